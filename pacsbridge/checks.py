@@ -111,14 +111,14 @@ async def probe(name: str, ask: Callable[[], Awaitable[str | None]]) -> Check:
 
 
 async def probe_pacs(config: Config) -> str:
-    """C-ECHO to the PACS (PS3.4, Annex A)."""
+    """Send C-ECHO to the PACS (PS3.4, Annex A)."""
     peer = Peer.pacs(config.pacs)
     await _echo(peer)
     return f"{peer} answers"
 
 
 async def probe_publisher(config: Config) -> str | None:
-    """C-ECHO to the CD publisher."""
+    """Send C-ECHO to the CD publisher."""
     publisher = config.publisher
     if not publisher.host:
         return None

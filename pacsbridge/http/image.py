@@ -56,14 +56,14 @@ async def send_image(
 
 
 async def _stream(
-    request: web.Request, response: web.StreamResponse, disc: Disc, start: int, stop: int, timeout: float
+    request: web.Request, response: web.StreamResponse, disc: Disc, start: int, stop: int, patience: float
 ) -> None:
     chunks = disc.read_chunks(start, stop, _READ_BYTES)
     try:
         while chunk := await asyncio.to_thread(next, chunks, b""):
             view = memoryview(chunk)
             for offset in range(0, len(view), _WRITE_BYTES):
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(patience):
                     await response.write(view[offset : offset + _WRITE_BYTES])
     except TimeoutError:
         log.warning("a client stopped taking the image and was cut off")

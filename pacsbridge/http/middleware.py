@@ -62,8 +62,7 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever goes wrong into the JSON error of the contract; the service lives on."""
     try:
-        if request.app[SERVICES].draining:
-            raise Busy("The service is stopping. Try again in a moment.", retry_after=30)
+        _refuse_when_stopping(request)
         return await handler(request)
     except PacsbridgeError as error:
         return error_response(request, error.status, error.code, error.message, error.retry_after)
@@ -125,6 +124,11 @@ def error_response(
     if retry_after is not None:
         headers[hdrs.RETRY_AFTER] = str(retry_after)
     return web.json_response(body, status=status, headers=headers)
+
+
+def _refuse_when_stopping(request: web.Request) -> None:
+    if request.app[SERVICES].draining:
+        raise Busy("The service is stopping. Try again in a moment.", retry_after=30)
 
 
 def _allowed_origin(request: web.Request) -> str | None:
