@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from pacsbridge.config import ConfigError
-from pacsbridge.dimse.association import STUDY_ROOT_MOVE, VERIFICATION, Peer, Scu, next_message_id
+from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, VERIFICATION, Peer, Scu, next_message_id
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
 from pacsbridge.dimse.scp import StorageScp
 from pacsbridge.errors import PacsbridgeError
@@ -165,7 +165,7 @@ async def probe_port(config: Config, port: ScpPort) -> str:
 
 
 async def probe_destination(config: Config, port: ScpPort) -> str | None:
-    """Ask the PACS to move a study that does not exist: does it know the destination?"""
+    """Find out whether the PACS knows a destination: ask it to move a study that does not exist."""
     identifier = Dataset()
     identifier.QueryRetrieveLevel = "STUDY"
     identifier.StudyInstanceUID = generate_uid()

@@ -11,7 +11,7 @@ import structlog
 from pydicom import Dataset
 from pynetdicom.status import code_to_category
 
-from pacsbridge.dimse.association import STUDY_ROOT_FIND, Peer, Scu
+from pacsbridge.dimse.scu import STUDY_ROOT_FIND, Peer, Scu
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:

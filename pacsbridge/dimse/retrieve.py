@@ -16,7 +16,7 @@ import structlog
 from pydicom import Dataset
 from pynetdicom.status import code_to_category
 
-from pacsbridge.dimse.association import STUDY_ROOT_MOVE, Peer, Scu, next_message_id
+from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, Peer, Scu, next_message_id
 from pacsbridge.dimse.query import Query, Series, Study, ask
 from pacsbridge.errors import PacsbridgeError, PacsRejected, PacsTimeout, PacsUnreachable
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pacsbridge.dimse.association import Peer
+from pacsbridge.dimse.scu import Peer
 from pacsbridge.dimse.inbox import Inbox
 from pacsbridge.dimse.query import Query, Study, ask
 from pacsbridge.dimse.retrieve import MissingInstances, Retriever
