@@ -26,7 +26,7 @@ from pacsbridge.jobs.spool import Spool
 from pacsbridge.media.disc import DiscOptions, Viewer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pacsbridge.config import Config
 
@@ -103,7 +103,7 @@ async def check_all(config: Config) -> list[checks.Check]:
     """Try every dependency for real, as ``pacsbridge check`` does."""
     ports = config.storage_scp.ports
     async with PatientApi(config.patient_api) as patients:
-        probes = {
+        probes: dict[str, Callable[[], Awaitable[str | None]]] = {
             "pacs": lambda: checks.probe_pacs(config),
             **{f"storage_scp {port.ae_title}": partial(checks.probe_port, config, port) for port in ports},
             **{

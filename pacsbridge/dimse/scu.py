@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import (
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
@@ -165,9 +165,9 @@ class Scu:
 
     def _on_connection(self, event: evt.Event) -> None:
         self._connected = True
-        sock = event.assoc.dul.socket.socket
-        if sock is not None:
-            sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        transport = event.assoc.dul.socket
+        if transport is not None and transport.socket is not None:
+            transport.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
     def _refusal(self, seconds: float) -> Exception:
         peer, assoc = self.peer, self._assoc
