@@ -21,6 +21,7 @@ from pacsbridge.http import discs, health, middleware
 from pacsbridge.http.services import SERVICES, Services
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
+from pacsbridge.jobs.receive import Receiving
 from pacsbridge.jobs.shelf import Shelf
 from pacsbridge.jobs.spool import Spool
 from pacsbridge.media.disc import DiscOptions, Viewer
@@ -66,7 +67,8 @@ async def running_engine(config: Config) -> AsyncIterator[Engine]:
     ports = config.storage_scp.ports
     queue_length = config.storage_scp.queue_length
     capacity = len(ports) + queue_length
-    maker = DiscMaker(config, options, spool, shelf, PortPool(scp, ports, capacity))
+    receiving = Receiving(config, PortPool(scp, ports, capacity))
+    maker = DiscMaker(receiving, options, spool, shelf)
     engine = Engine(maker, shelf, capacity)
     scp.start()
     try:

@@ -13,9 +13,9 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from pacsbridge.config import ConfigError
-from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, VERIFICATION, Peer, Scu, next_message_id
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
 from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, VERIFICATION, Peer, Scu, next_message_id
 from pacsbridge.errors import PacsbridgeError
 
 if TYPE_CHECKING:

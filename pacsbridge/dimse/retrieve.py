@@ -16,8 +16,8 @@ import structlog
 from pydicom import Dataset
 from pynetdicom.status import code_to_category
 
-from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, Peer, Scu, next_message_id
 from pacsbridge.dimse.query import Query, Series, Study, ask
+from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, Peer, Scu, next_message_id
 from pacsbridge.errors import PacsbridgeError, PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
