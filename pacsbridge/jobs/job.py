@@ -20,6 +20,7 @@ class Kind(StrEnum):
     """What a job makes."""
 
     ISO = "iso"
+    PRINT = "print"
 
 
 class State(StrEnum):
@@ -30,6 +31,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
 
     @property
     def final(self) -> bool:
@@ -44,6 +46,7 @@ class Stage(StrEnum):
     WAITING = "waiting"
     RECEIVING = "receiving"
     WRITING = "writing"
+    SENDING = "sending"
     FINISHED = "finished"
 
 
@@ -53,16 +56,21 @@ _BEGINS = {
     Stage.WAITING: 0.02,
     Stage.RECEIVING: 0.02,
     Stage.WRITING: 0.85,
+    Stage.SENDING: 0.6,
     Stage.FINISHED: 1.0,
 }
+#: The stage that follows receiving.
+_AFTER_RECEIVING = {Kind.ISO: Stage.WRITING, Kind.PRINT: Stage.SENDING}
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Instances: `expected` is None where the archive gives no totals."""
+    """Instances, and the bytes received; `expected` is None where the archive gives no totals."""
 
     expected: int | None = None
     received: int = 0
+    sent: int = 0
+    failed: int = 0
     bytes: int = 0
 
 
@@ -88,7 +96,10 @@ class Job:
     counts: Counts = Counts()
     error: PacsbridgeError | None = None
     disc: KeptDisc | None = None
+    notes: tuple[str, ...] = ()
+    requested_by: str = ""
     created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime | None = None
     finished_at: datetime | None = None
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: int = 0
@@ -108,13 +119,15 @@ class Job:
         self.stage = stage
         self.place = None
         self.state = State.QUEUED if stage is Stage.WAITING else State.RUNNING
+        if self.started_at is None and self.state is State.RUNNING:
+            self.started_at = datetime.now(UTC)
 
     def measure(self, meter: Callable[[], Counts]) -> None:
         """Give the callable that tells the counts; it is asked whenever somebody looks."""
         self._meter = meter
 
     def wrote(self, part: float) -> None:
-        """Tell how much of the disc is written: 0 to 1. Safe from any thread."""
+        """Tell how much of the disc is written, or of the order sent: 0 to 1. Safe from any thread."""
         self._written = part
 
     def look(self) -> Counts:
@@ -132,8 +145,8 @@ class Job:
         now = _BEGINS[self.stage]
         if self.stage is Stage.RECEIVING and counts.expected:
             part = min(counts.received / counts.expected, 1.0)
-            now += (_BEGINS[Stage.WRITING] - now) * part
-        elif self.stage is Stage.WRITING:
+            now += (_BEGINS[_AFTER_RECEIVING[self.kind]] - now) * part
+        elif self.stage in {Stage.WRITING, Stage.SENDING}:
             now += (1 - now) * self._written
         self._progress = max(self._progress, now)
         return self._progress

@@ -68,7 +68,7 @@ class Receiving:
         uids = [study.StudyInstanceUID for study in studies]
         inbox = Inbox(folder.path, uids, take=folder.take)
         expected = _expected(studies)
-        job.measure(lambda: Counts(expected, inbox.count, inbox.bytes_received))
+        job.measure(lambda: Counts(expected=expected, received=inbox.count, bytes=inbox.bytes_received))
 
         def waits(place: int) -> None:
             job.place = place
