@@ -143,21 +143,22 @@ class DemoPacs:
         count = self.index.scan(self.folder)
         address = (self.host, self._asked_port)
         self._server = self._ae.start_server(address, block=False, evt_handlers=self.handlers())
+        self._asked_port = self.port  # a second start takes the same one
         log.info("demo PACS started", ae_title=self.ae_title, port=self.port, instances=count)
 
     def stop(self) -> None:
         """End every association and free the port; no thread is left. Stopping twice is harmless."""
-        if self._server is None:
-            return
-        self._server.shutdown()  # first, so that no association is added while the others end
-        self._server = None
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()  # first, so that no association is added while the others end
         associations = self._ae.active_associations
         for association in associations:
             association.abort()
         for association in associations:
             association.join(JOIN_SECONDS)
             association.dul.join(JOIN_SECONDS)
-        log.info("demo PACS stopped", ae_title=self.ae_title)
+        if server is not None:
+            log.info("demo PACS stopped", ae_title=self.ae_title)
 
     def __enter__(self) -> Self:
         self.start()
@@ -217,10 +218,14 @@ class DemoPacs:
         yield *destination, self.move_options(event, instances)
         yield len(instances)
         for instance in instances:
-            if event.is_cancelled:
+            if self.is_cancelled(event):
                 yield CANCELLED, None
                 return
             yield PENDING, self.read(instance)
+
+    def is_cancelled(self, event: Event) -> bool:
+        """Tell whether a C-CANCEL came for this request."""
+        return event.is_cancelled
 
     def move_options(self, event: Event, instances: list[StoredInstance]) -> dict[str, Any]:
         """Give the arguments of the association that a C-MOVE's instances are sent over."""
@@ -240,7 +245,7 @@ class DemoPacs:
     def on_store(self, event: Event) -> int:
         """Keep what is sent, as it was encoded, and answer for it at once."""
         uid = str(event.file_meta.MediaStorageSOPInstanceUID)
-        if not re.fullmatch(r"[0-9.]{1,64}", uid):  # it becomes a file name
+        if not re.fullmatch(r"[0-9A-Za-z.]{1,64}", uid):  # it becomes a file name
             return CANNOT_UNDERSTAND
         path = self.folder / f"{uid}.dcm"
         try:

@@ -174,7 +174,7 @@ def _ultrasound() -> _Sample:
 def _power_doppler(series: Series) -> Dataset:
     """Take the picture without the texts around it: they name a hospital."""
     ds = new_instance(series, UltrasoundImageStorage, 1)
-    pixels = dcmread(_PYDICOM_FILES / "examples_jpeg2k.dcm").pixel_array[112:334, 16:622]
+    pixels = dcmread(_PYDICOM_FILES / "examples_jpeg2k.dcm").pixel_array[112:334, 44:596]
     ds.ImageType = ["ORIGINAL", "PRIMARY", "SMALL PARTS", "0001"]
     ds.SamplesPerPixel = 3
     ds.PhotometricInterpretation = "YBR_RCT"  # what the encoder makes of RGB
@@ -245,12 +245,12 @@ def _electrocardiogram() -> _Sample:
 
 def _knees() -> _Sample:
     person = Person("Silva^Mateus", "DEMO-1007", "19730217", "M")
-    before = Study(person, "CR1007", "20240603", "111845", "Radiograph of the left knee")
-    after = Study(person, "CR1008", "20250605", "102012", "Radiograph of the left knee, one year later")
+    before = Study(person, "CR1007", "20240603", "111845", "Radiograph of the right knee")
+    after = Study(person, "CR1008", "20250605", "102012", "Radiograph of the right knee, one year later")
     images = []
     for study, gap in ((before, 6), (after, 4)):
-        series = Series(study, 1, "CR", "Left knee AP", "KNEE")
+        series = Series(study, 1, "CR", "Right knee AP", "KNEE")
         image = radiograph(series, 1, phantoms.knee(768, 0.28, gap, seed=9), position="AP")
-        image.Laterality = "L"
+        image.Laterality = "R"
         images.append(image)
     return _Sample((before, after), "Radiographs of a knee, a year apart: two accession numbers", images)
