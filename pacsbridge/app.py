@@ -120,40 +120,48 @@ async def check_all(config: Config) -> list[checks.Check]:
         return [await checks.probe(name, ask) for name, ask in probes.items()]
 
 
-async def serve(config: Config, *, on_start: Callable[[], None] = lambda: None) -> None:
-    """Run the service until SIGTERM or SIGINT.
+@asynccontextmanager
+async def running_server(services: Services) -> AsyncIterator[int]:
+    """Listen, and yield the port.
 
-    Then new requests are refused, running ones may go on for ``shutdown_timeout_seconds``, what is left is
-    cancelled, the spool is emptied.
+    At the end new requests are refused, running ones may go on for ``shutdown_timeout_seconds``, what is left
+    then is cancelled.
 
     Raises
     ------
     OSError
         The HTTP port can't be bound.
     """
+    server = services.config.server
+    runner = web.AppRunner(
+        make_app(services),
+        handle_signals=False,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=server.idle_timeout_seconds,
+        shutdown_timeout=server.shutdown_timeout_seconds,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, server.host, server.port).start()
+        port = int(runner.addresses[0][1])
+        log.info("listening", host=server.host, port=port, version=__version__)
+        yield port
+        log.info("stopping")
+    finally:
+        services.draining = True
+        await runner.cleanup()
+
+
+async def serve(config: Config, *, on_start: Callable[[], None] = lambda: None) -> None:
+    """Run the service until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_services(config) as services:
-        runner = web.AppRunner(
-            make_app(services),
-            handle_signals=False,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=config.server.idle_timeout_seconds,
-            shutdown_timeout=config.server.shutdown_timeout_seconds,
-        )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, config.server.host, config.server.port).start()
-            log.info("listening", host=config.server.host, port=config.server.port, version=__version__)
-            on_start()
-            await stop.wait()
-            log.info("stopping")
-            services.draining = True
-        finally:
-            await runner.cleanup()
+    async with running_services(config) as services, running_server(services):
+        on_start()
+        await stop.wait()
     log.info("stopped")
 
 

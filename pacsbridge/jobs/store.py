@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 from sqlalchemy import delete, insert, select, update
@@ -77,7 +77,7 @@ class JobStore:
         self._started_at = datetime.now(UTC)
         self.problem: str | None = "not connected yet"
 
-    async def __aenter__(self) -> JobStore:
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._write(), name="job store")
         return self
 
@@ -191,7 +191,7 @@ class JobStore:
         except (PacsbridgeError, SQLAlchemyError, OSError) as error:
             reason = error.message if isinstance(error, PacsbridgeError) else type(error).__name__
             if self.problem != reason:
-                log.error("the database can't be used; jobs go on without it", reason=reason)
+                log.exception("the database can't be used; jobs go on without it", reason=reason)
             self.problem = reason
             return False
         if self.problem is not None:
