@@ -62,7 +62,6 @@ def changed(value: object) -> str:
         ),
         (Misbehaviour(fewer=2, no_series_counts=True), (502, "incomplete_retrieval")),
         (Misbehaviour(fewer=MANY), (502, "incomplete_retrieval")),
-        (Misbehaviour(cut_after=3), (504, "pacs_timeout")),
     ],
     ids=changed,
 )
@@ -109,6 +108,16 @@ async def test_what_can_be_made_good_is_made_good(
     async with running(make_config(tmp_path, pacs)) as service, service.services.engine.disc(["A1"]) as (_, kept):
         assert uids_in(kept.folder.path) == study.SOPInstanceUIDs
         assert kept.disc.instances == MANY
+
+
+async def test_a_connection_cut_amid_an_instance_is_no_disc(make_pacs: MakePacs, tmp_path: Path) -> None:
+    """The PACS may take long to notice, or give up at once: either is told."""
+    make_study(tmp_path / "pacs", "A1", instances=MANY)
+    pacs = make_pacs(Misbehaviour(cut_after=3), folder=tmp_path / "pacs")
+    async with running(make_config(tmp_path, pacs)) as service:
+        answer = await service.error(DOWNLOAD, accession_number="A1")
+        assert answer in {(504, "pacs_timeout"), (502, "incomplete_retrieval")}
+        assert service.spooled() == []
 
 
 async def test_a_stranger_never_reaches_a_disc(make_pacs: MakePacs, tmp_path: Path) -> None:
