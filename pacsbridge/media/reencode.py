@@ -166,8 +166,8 @@ class Reencoder:
             self._copy(header.length, vr, out)
 
     def _check_words(self, tag: int, vr: bytes, scope: _Scope) -> None:
-        # The retired Big Endian swaps OW by 16 bits (PS3.5 7.3). Pixels of 32 bits are in files swapped by 32,
-        # wide ones under OB in either way: what they show must not depend on a guess.
+        # The retired Big Endian swaps OW by 16 bits (PS3.5 7.3). In files, pixels of 32 bits are swapped by 32,
+        # and wide ones under OB in either way: what they show must not depend on a guess.
         bits = scope.get(BITS_ALLOCATED) or 0
         certain = bits <= _BYTE or (bits == 2 * _BYTE and vr == b"OW")
         if self.encoding.big and tag == PIXEL_DATA and not certain:

@@ -47,6 +47,8 @@ UNDECODABLE = {
     "rtplan_truncated.dcm",
     "rtdose_expb.dcm",  # Big Endian pixels of 32 bits
     "rtdose_expb_1frame.dcm",
+    "SC_rgb_expb_16bit.dcm",  # Big Endian pixels of 16 bits under OB
+    "SC_rgb_expb_16bit_2frame.dcm",
     "SC_rgb_expb_32bit.dcm",
     "SC_rgb_expb_32bit_2frame.dcm",
 }
