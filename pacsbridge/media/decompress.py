@@ -26,10 +26,9 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from pacsbridge.media.elements import (
-    EXPLICIT_LITTLE,
+from pacsbridge.elements import EXPLICIT_LITTLE, Malformed
+from pacsbridge.media.element_stream import (
     PIXEL_DATA,
-    Malformed,
     Place,
     encode_element,
     encode_header,

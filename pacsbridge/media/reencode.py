@@ -16,19 +16,23 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from pydicom.datadict import dictionary_VR
 
-from pacsbridge.media.elements import (
+from pacsbridge.elements import (
+    DEEPEST,
     IMPLICIT_LITTLE,
     ITEM,
-    ITEM_DELIMITATION_ITEM,
+    ITEM_DELIMITATION,
     LONG_VRS,
-    MAX_DEPTH,
-    MAX_SHORT_LENGTH,
-    PIXEL_DATA,
-    SEQUENCE_DELIMITATION_ITEM,
+    LONGEST_SHORT_VALUE,
+    NUMBER_SIZES,
+    SEQUENCE_DELIMITATION,
     UNDEFINED_LENGTH,
     Encoding,
-    Header,
     Malformed,
+)
+from pacsbridge.media.element_stream import (
+    PIXEL_DATA,
+    Header,
+    byte_order,
     encode_delimiter,
     encode_header,
     places,
@@ -54,12 +58,6 @@ _WAVEFORM_GROUP = 0x5400
 _DECIDING = (BITS_ALLOCATED, PIXEL_REPRESENTATION, LUT_DESCRIPTOR, WAVEFORM_BITS_ALLOCATED)
 _BYTE = 8
 
-#: The bytes of a word, for the VRs that depend on the byte order (PS3.5 7.3).
-_WORD_LENGTHS = {
-    **dict.fromkeys((b"AT", b"OW", b"SS", b"US"), 2),
-    **dict.fromkeys((b"FL", b"OF", b"OL", b"SL", b"UL"), 4),
-    **dict.fromkeys((b"FD", b"OD", b"OV", b"SV", b"UV"), 8),
-}
 _TYPECODES = {2: "H", 4: "I", 8: "Q"}
 
 
@@ -143,7 +141,7 @@ class Reencoder:
         # "US or SS" may stand before the element that decides it: look at the whole first.
         for place in places(self._source, self.encoding):
             if place.header.tag in _DECIDING and not place.header.undefined:
-                scope.note(place.header.tag, read_value(self._source, place), self.encoding.order)
+                scope.note(place.header.tag, read_value(self._source, place), byte_order(self.encoding))
         self._source.seek(start)
         while (header := read_header(self._source, self.encoding)) is not None:
             self._element(header, out, scope, 0)
@@ -158,7 +156,7 @@ class Reencoder:
             read_exactly(self._source, header.length)
         elif header.tag in _DECIDING:
             value = read_exactly(self._source, header.length)
-            scope.note(header.tag, value, self.encoding.order)
+            scope.note(header.tag, value, byte_order(self.encoding))
             out.write(_header(header.tag, vr, header.length) + self._swapped(value, vr))
         else:
             self._check_words(header.tag, vr, scope)
@@ -166,11 +164,11 @@ class Reencoder:
             self._copy(header.length, vr, out)
 
     def _check_words(self, tag: int, vr: bytes, scope: _Scope) -> None:
-        # The retired Big Endian swaps OW by 16 bits (PS3.5 7.3). In files, pixels of 32 bits are swapped by 32,
-        # and wide ones under OB in either way: what they show must not depend on a guess.
+        # The retired Big Endian swaps OW by 16 bits (PS3.5 7.3). In files, pixels of 32 bits are swapped by
+        # 32, and wide ones under OB in either way: what they show must not depend on a guess.
         bits = scope.get(BITS_ALLOCATED) or 0
         certain = bits <= _BYTE or (bits == 2 * _BYTE and vr == b"OW")
-        if self.encoding.big and tag == PIXEL_DATA and not certain:
+        if self.encoding.big_endian and tag == PIXEL_DATA and not certain:
             raise Malformed("has Big Endian pixels whose byte order is not certain")
 
     def _copy(self, length: int, vr: bytes, out: BinaryIO) -> None:
@@ -181,7 +179,7 @@ class Reencoder:
             length -= count
 
     def _swapped(self, value: bytes, vr: bytes) -> bytes:
-        word = _WORD_LENGTHS.get(vr, 1) if self.encoding.big else 1
+        word = NUMBER_SIZES.get(vr, 1) if self.encoding.big_endian else 1
         if word == 1:
             return value
         if len(value) % word:
@@ -192,7 +190,7 @@ class Reencoder:
 
     def _sequence(self, header: Header, out: BinaryIO, scope: _Scope, depth: int) -> None:
         """Write a sequence; one of defined length by way of memory, for its length is not known before."""
-        if depth >= MAX_DEPTH:
+        if depth >= DEEPEST:
             raise Malformed("has sequences nested too deep")
         if header.tag == PIXEL_DATA or header.vr not in (b"", b"SQ", b"UN"):
             raise Malformed("has a value of undefined length that is no sequence")
@@ -202,7 +200,7 @@ class Reencoder:
             out.write(encode_header(header.tag, b"SQ", UNDEFINED_LENGTH))
             while (item := read_item(self._source, inner.encoding)) is not None:
                 inner.write_item(item, out, scope, depth)
-            out.write(encode_delimiter(SEQUENCE_DELIMITATION_ITEM, 0))
+            out.write(encode_delimiter(SEQUENCE_DELIMITATION, 0))
             return
         stop = self._source.tell() + header.length
         value = BytesIO()
@@ -223,8 +221,8 @@ class Reencoder:
         if item.undefined:
             out.write(encode_delimiter(ITEM, UNDEFINED_LENGTH))
             while (header := read_header(self._source, self.encoding)) is not None:
-                if header.tag == ITEM_DELIMITATION_ITEM:
-                    out.write(encode_delimiter(ITEM_DELIMITATION_ITEM, 0))
+                if header.tag == ITEM_DELIMITATION:
+                    out.write(encode_delimiter(ITEM_DELIMITATION, 0))
                     return
                 self._element(header, out, scope, depth + 1)
             raise Malformed("ends in the middle of an item")
@@ -242,6 +240,6 @@ class Reencoder:
 
 def _header(tag: int, vr: bytes, length: int) -> bytes:
     """Encode a header; PS3.5 6.2.2, note 2: a value that is too long for its VR's length field becomes UN."""
-    if vr not in LONG_VRS and length > MAX_SHORT_LENGTH:
+    if vr not in LONG_VRS and length > LONGEST_SHORT_VALUE:
         vr = b"UN"
     return encode_header(tag, vr, length)

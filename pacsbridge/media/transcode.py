@@ -21,17 +21,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from pacsbridge.elements import EXPLICIT_BIG, IMPLICIT_LITTLE, Encoding, Malformed
 from pacsbridge.errors import SourceChanged, SpoolFull
 from pacsbridge.media.decompress import Undecodable, decompress
-from pacsbridge.media.elements import (
-    EXPLICIT_BIG,
-    IMPLICIT_LITTLE,
-    TRANSFER_SYNTAX_UID,
-    Encoding,
-    Malformed,
-    encode_file_meta,
-    read_file_meta,
-)
+from pacsbridge.media.element_stream import TRANSFER_SYNTAX_UID, encode_file_meta, read_file_meta
 from pacsbridge.media.reencode import Reencoder
 
 if TYPE_CHECKING:

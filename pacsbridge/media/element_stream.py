@@ -11,61 +11,33 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from pacsbridge.elements import (
+    DEEPEST,
+    EXPLICIT_LITTLE,
+    IMPLICIT_LITTLE,
+    ITEM,
+    ITEM_DELIMITATION,
+    LONG_VRS,
+    SEQUENCE_DELIMITATION,
+    SHORT_VRS,
+    UNDEFINED_LENGTH,
+    Encoding,
+    Malformed,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-UNDEFINED_LENGTH = 0xFFFFFFFF
-#: The longest value of an element whose length field has 16 bits (PS3.5 7.1.2); lengths are even.
-MAX_SHORT_LENGTH = 0xFFFE
 
 PREAMBLE_LENGTH = 128
 PREFIX = b"DICM"
 
-ITEM = 0xFFFEE000
-ITEM_DELIMITATION_ITEM = 0xFFFEE00D
-SEQUENCE_DELIMITATION_ITEM = 0xFFFEE0DD
 FILE_META_INFORMATION_GROUP_LENGTH = 0x00020000
 TRANSFER_SYNTAX_UID = 0x00020010
 PIXEL_DATA = 0x7FE00010
 _FILE_META_GROUP = 0x0002
 
-#: VRs with a length of 32 bits behind two reserved bytes (PS3.5 table 7.1-1).
-LONG_VRS = frozenset(
-    (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-)
-SHORT_VRS = frozenset(
-    (
-        *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO"),
-        *(b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
-    )
-)
-
-#: Deeper than any real data set; a hostile one shall not exhaust the stack.
-MAX_DEPTH = 32
 #: The longest value that is read into memory in one piece.
 MAX_VALUE_IN_MEMORY = 256 * 1024 * 1024
-
-
-class Malformed(ValueError):
-    """The bytes are no data set."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """How a data set is encoded."""
-
-    implicit: bool = False
-    big: bool = False
-
-    @property
-    def order(self) -> str:
-        """The byte order in struct's notation."""
-        return ">" if self.big else "<"
-
-
-EXPLICIT_LITTLE = Encoding()
-IMPLICIT_LITTLE = Encoding(implicit=True)
-EXPLICIT_BIG = Encoding(big=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +64,11 @@ class Place:
     stop: int
 
 
+def byte_order(encoding: Encoding) -> str:
+    """Return the byte order in struct's notation."""
+    return ">" if encoding.big_endian else "<"
+
+
 def read_exactly(source: BinaryIO, count: int) -> bytes:
     """Read `count` bytes.
 
@@ -115,15 +92,15 @@ def read_header(source: BinaryIO, encoding: Encoding) -> Header | None:
         return None
     if len(start) != 8:
         raise Malformed("ends in the middle of an element")
-    group, element = struct.unpack_from(encoding.order + "HH", start)
+    group, element = struct.unpack_from(byte_order(encoding) + "HH", start)
     tag = group << 16 | element
     if encoding.implicit or group == ITEM >> 16:
-        return Header(tag, b"", struct.unpack_from(encoding.order + "L", start, 4)[0])
+        return Header(tag, b"", struct.unpack_from(byte_order(encoding) + "L", start, 4)[0])
     vr = start[4:6]
     if vr in SHORT_VRS:
-        return Header(tag, vr, struct.unpack_from(encoding.order + "H", start, 6)[0])
+        return Header(tag, vr, struct.unpack_from(byte_order(encoding) + "H", start, 6)[0])
     if vr in LONG_VRS:
-        return Header(tag, vr, struct.unpack(encoding.order + "L", read_exactly(source, 4))[0])
+        return Header(tag, vr, struct.unpack(byte_order(encoding) + "L", read_exactly(source, 4))[0])
     raise Malformed("has an element of an unknown VR")
 
 
@@ -157,7 +134,7 @@ def skip_value(source: BinaryIO, header: Header, encoding: Encoding, depth: int 
     if not header.undefined:
         skip(source, header.length)
         return
-    if depth > MAX_DEPTH:
+    if depth > DEEPEST:
         raise Malformed("has sequences nested too deep")
     if header.vr == b"UN":
         encoding = IMPLICIT_LITTLE  # PS3.5 6.2.2, note 4
@@ -171,7 +148,7 @@ def skip_value(source: BinaryIO, header: Header, encoding: Encoding, depth: int 
 def skip_item(source: BinaryIO, encoding: Encoding, depth: int) -> None:
     """Move behind an item of undefined length."""
     while (header := read_header(source, encoding)) is not None:
-        if header.tag == ITEM_DELIMITATION_ITEM:
+        if header.tag == ITEM_DELIMITATION:
             return
         skip_value(source, header, encoding, depth + 1)
     raise Malformed("ends in the middle of an item")
@@ -182,7 +159,7 @@ def read_item(source: BinaryIO, encoding: Encoding) -> Header | None:
     header = read_header(source, encoding)
     if header is None:
         raise Malformed("ends in the middle of a sequence")
-    if header.tag == SEQUENCE_DELIMITATION_ITEM:
+    if header.tag == SEQUENCE_DELIMITATION:
         return None
     if header.tag != ITEM:
         raise Malformed("has something else than an item in a sequence")
