@@ -105,9 +105,8 @@ def arrange(instances: Iterable[Instance], *, one_patient: bool) -> Contents:
         made.sort(key=lambda item: (_as_number(item.SeriesNumber), item.SeriesInstanceUID))
         attributes = described(made[0].instances[0])
         study = _study(StudyInstanceUID, attributes, tuple(made))
-        grouped.setdefault((text(attributes, "PatientID"), text(attributes, "PatientBirthDate")), []).append(
-            (attributes, study)
-        )
+        identity = (text(attributes, "PatientID"), text(attributes, "PatientBirthDate"))
+        grouped.setdefault(("", "") if one_patient else identity, []).append((attributes, study))
     return Contents(tuple(_patient(found) for _, found in sorted(grouped.items(), key=lambda pair: pair[0])))
 
 
