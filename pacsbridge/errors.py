@@ -11,6 +11,7 @@
       ServiceError
         Busy                            503 busy
         NotConfigured                   503 not_configured
+        DatabaseUnavailable             503 database_unavailable
       DiscError
         NoDicomData                     404 no_dicom_data
         MixedPatients                   409 mixed_patients
@@ -120,6 +121,12 @@ class NotConfigured(ServiceError):
     """The feature is switched off in the configuration."""
 
     code = "not_configured"
+
+
+class DatabaseUnavailable(ServiceError):
+    """The database can't be reached, or is too busy to answer."""
+
+    code = "database_unavailable"
 
 
 class DiscError(PacsbridgeError):
