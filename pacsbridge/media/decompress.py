@@ -257,7 +257,7 @@ def _decode(source: BinaryIO, decoder: Decoder, pixels: _Pixels) -> Iterator[tup
             photometric = str(properties["photometric_interpretation"])
             yield frame, {"YBR_FULL_422": "YBR_FULL"}.get(photometric, photometric)
     except Exception as error:  # decoders raise whatever they like
-        raise Undecodable(f"decoding failed: {type(error).__name__}") from error
+        raise Undecodable(f"its {decoder.UID.name} pixel data can't be decoded") from error
 
 
 def _pixel_edits(pixels: _Pixels, photometric: str, syntax: UID, place: Place) -> dict[int, bytes]:

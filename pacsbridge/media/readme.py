@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pacsbridge.media.readable import ascii_text
 
@@ -17,22 +17,20 @@ if TYPE_CHECKING:
 _WIDTH = 76
 
 
-@dataclass(frozen=True, slots=True)
-class MissingSeries:
-    """A series of which not everything arrived.
+class MissingSeries(Protocol):
+    """A series of which not everything arrived, as the retrieval tells it.
 
-    Parameters
-    ----------
-    expected, received
-        How many instances the PACS has, and how many of them are on the disc.
+    `expected` is None where the archive gives no total, `SeriesInstanceUID` where it names no series.
     """
 
-    expected: int
-    received: int
-    Modality: str = ""
-    SeriesNumber: str = ""
-    StudyInstanceUID: str = ""
-    SeriesInstanceUID: str = ""
+    @property
+    def StudyInstanceUID(self) -> str: ...
+    @property
+    def SeriesInstanceUID(self) -> str | None: ...
+    @property
+    def expected(self) -> int | None: ...
+    @property
+    def received(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ def readme(contents: Contents, facts: Facts) -> bytes:
         _title(facts),
         _counts(contents),
         _opening(facts),
-        _missing(facts.missing),
+        _missing(contents, facts.missing),
         _undecoded(facts.undecoded),
         _technical(facts),
     ]
@@ -128,15 +126,26 @@ def _opening(facts: Facts) -> list[str]:
     )
 
 
-def _missing(missing: Sequence[MissingSeries]) -> list[str]:
+def _missing(contents: Contents, missing: Sequence[MissingSeries]) -> list[str]:
     if not missing:
         return []
     lines = ["NOT COMPLETE", *_paragraph("The archive did not deliver everything. On this disc are only:")]
-    for series in missing:
-        name = f"Series {series.SeriesNumber}" if series.SeriesNumber else "A series"
-        modality = f" ({series.Modality})" if series.Modality else ""
-        lines.append(f"  {name}{modality}: {series.received} of {series.expected} instances")
-    return lines
+    return lines + [f"  {what_is_missing(contents, entry)}" for entry in missing]
+
+
+def what_is_missing(contents: Contents, entry: MissingSeries) -> str:
+    """Write one entry of what is missing, such as ``Series 3 (CT): 100 of 120 instances``."""
+    known = {series.SeriesInstanceUID: series for series in contents.series}
+    series = known.get(entry.SeriesInstanceUID or "")
+    name = " ".join(
+        (
+            f"Series {series.SeriesNumber}" if series and series.SeriesNumber else "A series",
+            *([f"({series.Modality})"] if series and series.Modality else []),
+        )
+    )
+    if entry.expected is None:
+        return f"{name}: {counted(entry.received, 'instance', 'instances')}, others are missing"
+    return f"{name}: {entry.received} of {counted(entry.expected, 'instance', 'instances')}"
 
 
 def _undecoded(undecoded: Sequence[Undecoded]) -> list[str]:

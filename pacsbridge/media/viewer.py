@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pacsbridge.config import ConfigError
 from pacsbridge.errors import SourceChanged
 from pacsbridge.media.image import MAX_FILE_SIZE, DiscDirectory, DiscFile, Names
 from pacsbridge.media.names import MAX_DEPTH, iso_names, joliet_problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: What a disc has at its root already.
 RESERVED = frozenset(("DICOM", "DICOMDIR", "IHE_PDI", "INDEX.HTM", "README.TXT"))
@@ -38,22 +41,20 @@ class Viewer:
     folders: tuple[_Entry, ...]
 
     @classmethod
-    def load(cls, viewer_dir: str | Path) -> Viewer | None:
+    def load(cls, viewer_dir: Path) -> Viewer:
         """Look a viewer folder over.
 
         Parameters
         ----------
         viewer_dir
-            The folder; empty for none.
+            The folder.
 
         Raises
         ------
         ConfigError
             It can't be put on a disc; the message names the file and what is wrong with it.
         """
-        if not str(viewer_dir):
-            return None
-        root = Path(viewer_dir).absolute()
+        root = viewer_dir.absolute()
         if not root.is_dir():
             raise ConfigError(f"{_KEY}: {root} is no directory")
         scan = _Scan(root)
