@@ -24,13 +24,20 @@ class MissingSeries(Protocol):
     """
 
     @property
-    def StudyInstanceUID(self) -> str: ...
+    def StudyInstanceUID(self) -> str:
+        """The study."""
+
     @property
-    def SeriesInstanceUID(self) -> str | None: ...
+    def SeriesInstanceUID(self) -> str | None:
+        """The series."""
+
     @property
-    def expected(self) -> int | None: ...
+    def expected(self) -> int | None:
+        """How many instances the archive has."""
+
     @property
-    def received(self) -> int: ...
+    def received(self) -> int:
+        """How many of them arrived."""
 
 
 @dataclass(frozen=True, slots=True)
