@@ -1,0 +1,1 @@
+"""From received instances to a disc."""
