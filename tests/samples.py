@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,16 @@ if TYPE_CHECKING:
 _FOLDERS = (Path(pydicom.__file__).parent / "data", Path(data_store.__file__).parent)
 
 
-def real_files() -> list[Path]:
+def _prefix(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(132)[128:]
+
+
+@cache
+def real_files() -> tuple[Path, ...]:
     """Give every file in pydicom's and pydicom-data's folders that starts as Part 10 does."""
     found = sorted(path for folder in _FOLDERS for path in folder.rglob("*") if path.is_file())
-    return [path for path in found if path.open("rb").read(132)[128:] == b"DICM"]
+    return tuple(path for path in found if _prefix(path) == b"DICM")
 
 
 def real_file(name: str) -> Path:

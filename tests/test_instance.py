@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,9 +27,6 @@ from pacsbridge import part10 as part10_module
 from pacsbridge.instance import COMMON_KEYWORDS, OWN_KEYWORDS, Instance, InvalidInstance, read_instance
 from pacsbridge.records import RECORD_KEYS, RECORD_TYPES
 from tests.samples import dataset, part10, real_file, real_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SYNTAXES = (
     ExplicitVRLittleEndian,
@@ -97,6 +95,7 @@ def test_reads_what_pydicom_reads(path: Path) -> None:
         assert or_none(got.get(keyword)) == or_none(expected.get(keyword)), keyword
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_the_samples_have_every_encoding() -> None:
     usable = {read_instance(path).TransferSyntaxUID for path in real_files() if is_usable(path)}
     assert set(SYNTAXES) <= usable
@@ -215,8 +214,9 @@ def test_a_truncated_file_is_refused_or_read_whole(tmp_path: Path, name: str) ->
             got = read_instance(path)
         except InvalidInstance:
             continue
-        # What comes after the last element that was looked for may be missing.
-        assert (got.attributes, got.common) == (expected.attributes, expected.common), length
+        # A file that ends where an element does can't be told from one that is whole.
+        assert expected.attributes.startswith(got.attributes), length
+        assert expected.common.startswith(got.common), length
 
 
 def element(tag: int, vr: bytes, length: bytes, value: bytes = b"") -> bytes:
@@ -251,13 +251,11 @@ def test_a_length_that_lies_is_refused(tmp_path: Path, first: bytes) -> None:
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 @pytest.mark.parametrize("SOPClassUID", [CTImageStorage, BasicTextSRStorage])
 def test_sequences_a_thousand_deep_are_refused(tmp_path: Path, syntax: str, SOPClassUID: str) -> None:
-    explicit = element(0x0040A730, b"SQ", b"\0\0" + UNDEFINED)
-    implicit = element(0x0040A730, b"", UNDEFINED)
+    explicit = element(0x00081115, b"SQ", b"\0\0" + UNDEFINED)
+    implicit = element(0x00081115, b"", UNDEFINED)
     level = (explicit if syntax == ExplicitVRLittleEndian else implicit) + ITEM + UNDEFINED
-    private = dataset(SOPClassUID)
-    content = part10(private, syntax)
-    tag = b"\x08\x00\x16\x00"
-    at = content.index(tag, 300)
+    content = part10(dataset(SOPClassUID), syntax)
+    at = content.index(b"\x08\x00\x16\x00")
     with pytest.raises(InvalidInstance, match="deep"):
         read_instance(write(tmp_path / "a", content[:at] + level * 1000 + content[at:]))
 
@@ -271,21 +269,25 @@ def test_sequences_of_defined_length_may_not_be_deep_where_they_are_kept(tmp_pat
         read_instance(write(tmp_path / "a", with_first(part10(dataset(BasicTextSRStorage)), value)))
 
 
-def test_a_bomb_is_not_inflated(tmp_path: Path) -> None:
+def deflated_meta() -> bytes:
+    """Give all that comes before a deflated data set."""
     content = part10(dataset(), DeflatedExplicitVRLittleEndian)
-    meta_length = 132 + 12 + struct.unpack_from("<I", content, 140)[0]
+    syntax = DeflatedExplicitVRLittleEndian.encode("ascii")
+    return content[: content.index(syntax) + len(syntax)]
+
+
+def test_a_bomb_is_not_inflated(tmp_path: Path) -> None:
     zeros = 1 << 28
     bomb = element(0x00080001, b"UN", b"\0\0" + struct.pack("<I", zeros)) + bytes(zeros)
     deflater = zlib.compressobj(9, wbits=-15)
     deflated = deflater.compress(bomb) + deflater.flush()
     with pytest.raises(InvalidInstance, match="inflates"):
-        read_instance(write(tmp_path / "a", content[:meta_length] + deflated))
+        read_instance(write(tmp_path / "a", deflated_meta() + deflated))
 
 
 def test_deflated_garbage_is_refused(tmp_path: Path) -> None:
-    content = part10(dataset(), DeflatedExplicitVRLittleEndian)
     with pytest.raises(InvalidInstance, match="inflated"):
-        read_instance(write(tmp_path / "a", content[:-100] + b"\xff" * 100))
+        read_instance(write(tmp_path / "a", deflated_meta() + b"\xff" * 100))
 
 
 class Reads:
@@ -294,7 +296,7 @@ class Reads:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
         self.pread = os.pread
-        monkeypatch.setattr(part10_module.os, "pread", self)
+        monkeypatch.setattr(os, "pread", self)
 
     def __call__(self, descriptor: int, length: int, offset: int) -> bytes:
         read = self.pread(descriptor, length, offset)
@@ -374,11 +376,11 @@ def test_instances_of_a_series_share_what_they_have_in_common(tmp_path: Path) ->
 def test_no_file_stays_open(tmp_path: Path) -> None:
     good = write(tmp_path / "a", part10(dataset()))
     bad = write(tmp_path / "b", part10(dataset())[:400])
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     read_instance(good)
     with pytest.raises(InvalidInstance):
         read_instance(bad)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 BASES = [

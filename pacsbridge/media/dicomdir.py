@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 
 from pacsbridge.elements import SQ, encode, encode_item
-from pacsbridge.media.contents import DirectoryEntry
-from pacsbridge.media.tree import INSTANCE_LEVEL, directory_records
+from pacsbridge.media.record_contents import DirectoryEntry
+from pacsbridge.media.record_tree import INSTANCE_LEVEL, directory_records
 from pacsbridge.part10 import PREAMBLE_LENGTH, PREFIX
 from pacsbridge.records import tag_of, vr_of
 
@@ -36,9 +36,9 @@ _short: Final = Struct("<H")
 def encode_dicomdir(entries: Iterable[DirectoryEntry], file_set_id: str) -> bytes:
     """Make the DICOMDIR of a disc: the whole file, in Explicit VR Little Endian.
 
-    One record for each patient, study, series and instance (`pacsbridge.media.tree` says which and in which
+    One record for each patient, study, series and instance (`pacsbridge.media.record_tree` says which and in which
     order), keys as in PS3.3 F.5, type 1 keys filled in where the images have no value
-    (`pacsbridge.media.filling`). The same entries give the same bytes, in whatever order they come; the UID
+    (`pacsbridge.media.record_filling`). The same entries give the same bytes, in whatever order they come; the UID
     of the file-set is made of the contents.
 
     Parameters

@@ -8,7 +8,7 @@ from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 from pacsbridge.elements import NUMBER_SIZES, SQ, encode, split, value_of
-from pacsbridge.media.filling import Attributes, fill, integer
+from pacsbridge.media.record_filling import Attributes, fill, integer
 from pacsbridge.records import RECORD_KEYS, record_type, tag_of
 
 if TYPE_CHECKING:

@@ -17,15 +17,23 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from pacsbridge.elements import split
-from pacsbridge.media.contents import all_attributes, first_value, leaf_content, upper_content
-from pacsbridge.media.filling import NO_DATE, NO_TIME, UNKNOWN_PATIENT, Attributes, fill, integer, moment
+from pacsbridge.media.record_contents import all_attributes, first_value, leaf_content, upper_content
+from pacsbridge.media.record_filling import (
+    NO_DATE,
+    NO_TIME,
+    UNKNOWN_PATIENT,
+    Attributes,
+    fill,
+    integer,
+    moment,
+)
 from pacsbridge.records import RECORD_KEYS, tag_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pacsbridge.instance import Instance
-    from pacsbridge.media.contents import DirectoryEntry, Leaf
+    from pacsbridge.media.record_contents import DirectoryEntry, Leaf
 
 PATIENT_LEVEL: Final = 0
 STUDY_LEVEL: Final = 1
