@@ -19,18 +19,21 @@ if TYPE_CHECKING:
     from pacsbridge.instance import Instance
 
 _INSTANCE_NUMBER = 0x00200013
-_NUMBER = re.compile(rb"\s*([+-]?\d+)\s*\0*\s*")
+_NUMBER_OF_FRAMES = 0x00280008
+_ROWS = 0x00280010
+_NUMBER = re.compile(rb"\s*([+-]?\d{1,12})[\s\0]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A series; `instances` by InstanceNumber."""
+    """A series; `instances` by InstanceNumber, and beside each in `frames` how many it has, 0 if no image."""
 
     SeriesInstanceUID: str
     Modality: str
     SeriesNumber: str
     SeriesDescription: str
     instances: tuple[Instance, ...]
+    frames: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +135,16 @@ def text(attributes: Dataset, keyword: str) -> str:
 
 
 def _series(SeriesInstanceUID: str, instances: list[Instance]) -> Series:
-    ordered = sorted(instances, key=lambda instance: (_instance_number(instance), instance.SOPInstanceUID))
-    attributes = described(ordered[0])
+    numbered = [(*_numbers(instance), instance.SOPInstanceUID, instance) for instance in instances]
+    numbered.sort(key=lambda entry: (entry[0], entry[2]))
+    attributes = described(numbered[0][3])
     return Series(
         SeriesInstanceUID=SeriesInstanceUID,
         Modality=text(attributes, "Modality"),
         SeriesNumber=text(attributes, "SeriesNumber"),
         SeriesDescription=text(attributes, "SeriesDescription"),
-        instances=tuple(ordered),
+        instances=tuple(instance for _, _, _, instance in numbered),
+        frames=tuple(frames for _, frames, _, _ in numbered),
     )
 
 
@@ -180,13 +185,19 @@ def _person_name(attributes: Dataset) -> PersonName | None:
     return name
 
 
-def _instance_number(instance: Instance) -> int:
+def _numbers(instance: Instance) -> tuple[int, int]:
+    """Return InstanceNumber and number of frames, read from the bytes: there may be 20,000 of them."""
     try:
-        encoded = split(instance.attributes).get(_INSTANCE_NUMBER)
+        elements = split(instance.attributes)
     except Malformed:
-        return 0
+        return 0, 0
+    frames = max(1, _integer(elements.get(_NUMBER_OF_FRAMES), 1)) if _ROWS in elements else 0
+    return _integer(elements.get(_INSTANCE_NUMBER), 0), frames
+
+
+def _integer(encoded: bytes | None, default: int) -> int:
     found = _NUMBER.fullmatch(value_of(encoded)) if encoded else None
-    return int(found[1]) if found else 0
+    return int(found[1]) if found else default
 
 
 def _as_number(value: str) -> int:

@@ -17,7 +17,7 @@ import os
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from pycdlib import PyCdlib
 
@@ -89,6 +89,13 @@ class FileSegment:
 
 
 Segment = DataSegment | FileSegment
+
+
+class Sink(Protocol):
+    """Where an image is written to: an open, buffered file, or what wraps one."""
+
+    def writelines(self, lines: Iterable[bytes], /) -> None:
+        """Write all pieces."""
 
 
 class ImageTorn(OSError):
@@ -175,7 +182,7 @@ class Image:
             else:
                 yield from _read_file(segment, chunk)
 
-    def write_to(self, file: BinaryIO) -> None:
+    def write_to(self, file: Sink) -> None:
         """Write the whole image to an open, buffered file."""
         file.writelines(self.read_chunks())
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydicom.uid import UID
 
-from pacsbridge.media.previews import Frame, Picture, choose_frames, draw, number_of_frames
+from pacsbridge.media.previews import Frame, choose_frames, draw
 from pacsbridge.media.readable import person_names, readable_date, readable_sex
 from pacsbridge.media.readme import counted, what_is_missing
 from pacsbridge.media.reports import Report, read_report
@@ -142,10 +143,8 @@ class PageWriter:
                 studies.append(_StudyView(_study_title(study), _study_facts(study), tuple(series_views)))
             names = person_names(patient.PatientName)
             patients.append(_PatientView(names, _patient_facts(patient), tuple(studies)))
-        source = _templates().loader
-        assert source is not None  # noqa: S101 - set above; mypy wants to know
-        style, _, _ = source.get_source(_templates(), "style.css")
-        yield Page((FOLDER, STYLE), style.encode("ascii"))
+        style = files("pacsbridge.media") / "templates" / "style.css"
+        yield Page((FOLDER, STYLE), style.read_bytes())
         yield Page((INDEX,), self._index(patients))
 
     def _series_files(
@@ -194,8 +193,8 @@ def _series_view(series: Series) -> _SeriesView:
     first = series.instances[0]
     kind = _KINDS.get(series.Modality) or UID(first.SOPClassUID).name.removesuffix(" Storage")
     number = f"Series {series.SeriesNumber}" if series.SeriesNumber else ""
-    title = series.SeriesDescription or (number if number else kind)
-    frames = sum(number_of_frames(instance) for instance in series.instances)
+    title = series.SeriesDescription or number or kind
+    frames = sum(series.frames)
     amount = (
         counted(frames, "image", "images")
         if frames
@@ -206,12 +205,11 @@ def _series_view(series: Series) -> _SeriesView:
 
 
 def _caption(series: Series, frame: Frame) -> str:
-    position = series.instances.index(frame.instance) + 1
-    frames = number_of_frames(frame.instance)
+    within = f"{frame.index + 1} of {frame.frames}"
     if len(series.instances) == 1:
-        return f"Image {frame.index + 1} of {frames}" if frames > 1 else "Image 1"
-    text = f"Image {position} of {len(series.instances)}"
-    return f"{text}, frame {frame.index + 1} of {frames}" if frames > 1 else text
+        return f"Image {within}"
+    text = f"Image {frame.position + 1} of {len(series.instances)}"
+    return f"{text}, frame {within}" if frame.frames > 1 else text
 
 
 def _reports(series: Series) -> list[Report]:

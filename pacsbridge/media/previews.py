@@ -18,8 +18,6 @@ from pydicom import Dataset
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
 from pydicom.pixels.utils import pixel_array
 
-from pacsbridge.elements import Malformed, split, value_of
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_NUMBER_OF_FRAMES = 0x00280008
-_ROWS = 0x00280010
 _SHARED_FUNCTIONAL_GROUPS = 0x52009229
 _PER_FRAME_FUNCTIONAL_GROUPS = 0x52009230
 _PRESENTATION_LUT_SHAPE = 0x20500020
@@ -56,39 +52,35 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame of an instance; `index` from 0."""
+    """A frame of a series.
+
+    Parameters
+    ----------
+    position
+        Which instance of the series it is in, from 0.
+    index
+        Which frame of the instance it is, from 0.
+    frames
+        How many frames the instance has.
+    """
 
     instance: Instance
+    position: int
     index: int
-
-
-def number_of_frames(instance: Instance) -> int:
-    """Return how many frames an instance has, 0 when it is no image."""
-    try:
-        elements = split(instance.attributes)
-    except Malformed:
-        return 0
-    if _ROWS not in elements:
-        return 0
-    try:
-        return max(1, int(value_of(elements[_NUMBER_OF_FRAMES]).strip(b" \0") or 1))
-    except (KeyError, ValueError):
-        return 1
+    frames: int
 
 
 def choose_frames(series: Series, count: int) -> list[Frame]:
     """Choose up to `count` frames of a series, evenly spread; the middle one when it is one."""
-    frames = [number_of_frames(instance) for instance in series.instances]
-    total = sum(frames)
+    total = sum(series.frames)
     wanted = sorted({(2 * index + 1) * total // (2 * count) for index in range(count)}) if total else []
     chosen = []
-    position = 0
-    at = 0
+    position = at = 0
     for number in wanted:
-        while number >= at + frames[position]:
-            at += frames[position]
+        while number >= at + series.frames[position]:
+            at += series.frames[position]
             position += 1
-        chosen.append(Frame(series.instances[position], number - at))
+        chosen.append(Frame(series.instances[position], position, number - at, series.frames[position]))
     return chosen
 
 
