@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 import threading
 from dataclasses import dataclass
@@ -156,9 +157,9 @@ class MisbehavingPacs(DemoPacs):
             self._stopping.wait()
         accepted = sum(one.is_acceptor for one in self._ae.active_associations)
         if wrong.reject is not None:
-            event.assoc.acse.send_reject(*wrong.reject.value)
+            _reject(event, wrong.reject)
         elif wrong.reject_beyond is not None and accepted > wrong.reject_beyond:
-            event.assoc.acse.send_reject(*Reject.LOCAL_LIMIT_EXCEEDED.value)
+            _reject(event, Reject.LOCAL_LIMIT_EXCEEDED)
         else:
             super().on_requested(event)
 
@@ -287,6 +288,7 @@ class MisbehavingPacs(DemoPacs):
         wrong = self.misbehaviour
         if answer is None:
             return None
+        answer = copy.deepcopy(answer)  # the index goes on to be asked when nothing is wrong any more
         if wrong.no_series_counts:
             answer.pop("NumberOfSeriesRelatedInstances", None)
         if wrong.find_answers_accession_number is not None:
@@ -304,6 +306,11 @@ class MisbehavingPacs(DemoPacs):
         if empty_find or empty_move:
             del command.Status
             message._set_command_group_length()
+
+
+def _reject(event: Event, reject: Reject) -> None:
+    event.assoc.acse.send_reject(*reject.value)
+    event.assoc.kill()  # waits until the rejection is on its way
 
 
 def _spoil_store(event: Event, wrong: Misbehaviour) -> None:

@@ -93,6 +93,7 @@ class Engine:
         self._forget()
         self._jobs[job.id] = job
         job.task = asyncio.create_task(self._run(job), name=f"job {job.id}")
+        job.task.add_done_callback(lambda _: self._end_cancelled(job))
         return job
 
     def cancel(self, job: Job) -> None:
@@ -135,9 +136,6 @@ class Engine:
         try:
             job.disc = await self._maker.make(job)
             job.end(State.DONE)
-        except asyncio.CancelledError:
-            log.info("job cancelled", job_id=job.id, stage=job.stage)
-            job.end(State.CANCELLED, Busy("The job was cancelled. Ask again.", retry_after=1))
         except PacsbridgeError as error:
             log.warning("job failed", job_id=job.id, stage=job.stage, code=error.code)
             job.end(State.FAILED, error)
@@ -145,6 +143,11 @@ class Engine:
             log.exception("job failed by a fault of ours", job_id=job.id, stage=job.stage)
             told = f"Something went wrong here; the log tells more under job {job.id}."
             job.end(State.FAILED, PacsbridgeError(told))
+
+    def _end_cancelled(self, job: Job) -> None:
+        if not job.state.final:
+            log.info("job cancelled", job_id=job.id, stage=job.stage)
+            job.end(State.CANCELLED, Busy("The job was cancelled. Ask again.", retry_after=1))
 
     def _same(self, wanted: Job) -> Job | None:
         """Find the same work: in flight, or finished with its disc still on the shelf."""
