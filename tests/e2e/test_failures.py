@@ -105,7 +105,10 @@ async def test_what_can_be_made_good_is_made_good(
     study = make_study(tmp_path / "pacs", "A1", instances=MANY)
     make_study(tmp_path / "pacs", "B2", patient=Patient("OTHER", "Other^Person"))
     pacs = make_pacs(wrong, folder=tmp_path / "pacs")
-    async with running(make_config(tmp_path, pacs)) as service, service.services.engine.disc(["A1"]) as (_, kept):
+    async with (
+        running(make_config(tmp_path, pacs)) as service,
+        service.services.engine.disc(["A1"]) as (_, kept),
+    ):
         assert uids_in(kept.folder.path) == study.SOPInstanceUIDs
         assert kept.disc.instances == MANY
 
