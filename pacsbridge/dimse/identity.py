@@ -113,7 +113,8 @@ def _elements(
             if not outer:
                 return
             implicit = outer.pop()
-            length = 0
+            position = start
+            continue
         if length == _UNDEFINED_LENGTH:
             outer.append(implicit)
             implicit = implicit or vr == b"UN"
