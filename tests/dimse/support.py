@@ -1,19 +1,16 @@
-"""What the tests of the DICOM network share: small data sets, a peer that says anything, dcmtk's programs."""
+"""What the tests of the DICOM network share: small data sets, and a peer that says anything."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
-import pytest
 from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
@@ -45,37 +42,13 @@ from pacsbridge.dimse.message import (
     us,
 )
 from pacsbridge.dimse.scp import StorageScp
+from tests.peers import HOST, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
-HOST = "127.0.0.1"
-A_ASSOCIATE_AC_TYPE = PduType.A_ASSOCIATE_AC
 CONTEXT_CT = 1
 CONTEXT_ECHO = 3
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def require(program: str) -> str:
-    path = shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin")))
-    if path is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"not installed: {program}")
-    assert path is not None
-    return path
-
-
-def wait_until(done: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            pytest.fail(f"waited {seconds} s for {what}")
-        time.sleep(0.005)
 
 
 def scp_config(ports: int = 1, **values: Any) -> StorageScpConfig:
@@ -99,7 +72,7 @@ def descriptors() -> set[str]:
     found = set()
     for entry in os.scandir("/proc/self/fd"):
         try:
-            found.add(f"{entry.name} {os.readlink(entry.path)}")
+            found.add(f"{entry.name} {Path(entry.path).readlink()}")
         except FileNotFoundError:  # the descriptor of this very listing
             continue
     return {name for name in found if "/proc/" not in name}
@@ -225,7 +198,7 @@ class Peer:
         """The accepted transfer syntax by context ID."""
         self.maximum_length = 0
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -238,7 +211,7 @@ class Peer:
             (Verification, [ExplicitVRLittleEndian]),
         ),
         **values: Any,
-    ) -> Peer:
+    ) -> Self:
         self.send(associate_request(contexts, **values))
         kind, body = self.receive()
         assert kind == PduType.A_ASSOCIATE_AC, f"answered with PDU type {kind}"
@@ -246,9 +219,9 @@ class Peer:
         pdu.decode(PDU_HEADER.pack(kind, len(body)) + body)
         primitive = pdu.to_primitive()
         for context in primitive.presentation_context_definition_results_list:
-            if context.result == 0:
+            if context.result == 0 and context.context_id:
                 self.accepted[context.context_id] = context.transfer_syntax[0]
-        self.maximum_length = primitive.maximum_length_received
+        self.maximum_length = primitive.maximum_length_received or 0
         return self
 
     def send(self, *parts: bytes) -> None:
@@ -290,46 +263,3 @@ class Peer:
                 break
             data.write(part)
         return data.getvalue()
-
-
-def run(*command: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run one of dcmtk's programs to its end, without Nagle's delay."""
-    return subprocess.run(
-        [str(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-        env=os.environ | {"TCP_NODELAY": "1"},
-    )
-
-
-@contextmanager
-def storescp(folder: Path, *options: str) -> Iterator[int]:
-    """Run dcmtk's storescp, and give its port; what it receives goes into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    log = folder.parent / f"{folder.name}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [require("storescp"), "-od", str(folder), "+uf", *options, str(port)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | {"TCP_NODELAY": "1"},
-        )
-    try:
-        wait_until(lambda: _listens(port), "storescp on its port")
-        yield port
-    finally:
-        process.kill()
-        process.wait(10)
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex((HOST, port)) == 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -24,9 +25,6 @@ from pacsbridge.dimse.inbox import Inbox, Incoming, Sink
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import SpoolFull
 from tests.dimse.support import Sample, encode
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def receive(inbox: Inbox, sample: Sample, **values: Any) -> Sink:
@@ -67,7 +65,7 @@ def test_stores_the_bytes_as_they_came(tmp_path: Path, step: int, TransferSyntax
     assert instance.SeriesInstanceUID == sample.SeriesInstanceUID
     assert instance.SOPInstanceUID == sample.SOPInstanceUID
     assert instance.TransferSyntaxUID == TransferSyntaxUID
-    assert files(tmp_path) == [os.path.basename(instance.path)]
+    assert files(tmp_path) == [Path(instance.path).name]
     whole = (tmp_path / instance.path).read_bytes()
     assert whole.endswith(sample.encoded(TransferSyntaxUID))
     assert instance.size == len(whole)
@@ -85,8 +83,7 @@ def test_writes_its_own_file_meta(tmp_path: Path) -> None:
     assert meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
     assert meta.ImplementationVersionName == IMPLEMENTATION_VERSION_NAME
     assert meta.SourceApplicationEntityTitle == "PACS"
-    with open(inbox.instances[0].path, "rb") as file:
-        head = file.read(144)
+    head = Path(inbox.instances[0].path).read_bytes()[:144]
     start_of_dataset = 144 + meta.FileMetaInformationGroupLength
     assert head[128:132] == b"DICM"
     assert (tmp_path / inbox.instances[0].path).stat().st_size == start_of_dataset + len(sample.encoded())
@@ -125,13 +122,11 @@ def test_a_stranger_never_touches_the_disk(tmp_path: Path) -> None:
     assert claimed == []
 
 
-@pytest.mark.parametrize(
-    "values", [{"SOPInstanceUID": "1.2.3"}, {"SOPClassUID": MRImageStorage}], ids=["instance", "class"]
-)
-def test_refuses_another_instance_than_the_command_says(tmp_path: Path, values: dict[str, str]) -> None:
+@pytest.mark.parametrize(("keyword", "value"), [("SOPInstanceUID", "1.2.3"), ("SOPClassUID", MRImageStorage)])
+def test_refuses_another_instance_than_the_command_says(tmp_path: Path, keyword: str, value: str) -> None:
     sample = Sample()
     inbox = Inbox(tmp_path, [sample.StudyInstanceUID])
-    assert store(inbox, sample, **values) == Status.DATA_SET_MISMATCH
+    assert store(inbox, sample, step=1000, data=None, **{keyword: value}) == Status.DATA_SET_MISMATCH
     assert inbox.refused == 1
     assert files(tmp_path) == []
 
@@ -264,7 +259,7 @@ def test_a_disk_that_fails(
     def write(_fd: int, _data: bytes) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(inbox_module.os, "write", write)
+    monkeypatch.setattr("pacsbridge.dimse.inbox.os.write", write)
     sink.write(data[50_000:])
     assert sink.finish() == status
     assert isinstance(inbox.error, SpoolFull)
@@ -275,7 +270,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     sample = Sample()
     inbox = Inbox(tmp_path, [sample.StudyInstanceUID])
     real = os.write
-    monkeypatch.setattr(inbox_module.os, "write", lambda fd, data: real(fd, data[:333]))
+    monkeypatch.setattr("pacsbridge.dimse.inbox.os.write", lambda fd, data: real(fd, data[:333]))
     assert store(inbox, sample) == Status.SUCCESS
     assert (tmp_path / inbox.instances[0].path).read_bytes().endswith(sample.encoded())
 
@@ -321,7 +316,7 @@ def test_close_waits_for_the_write_in_flight(tmp_path: Path, monkeypatch: pytest
         go_on.wait(10)
         return real(fd, data)
 
-    monkeypatch.setattr(inbox_module.os, "write", slow)
+    monkeypatch.setattr("pacsbridge.dimse.inbox.os.write", slow)
     sink = receive(inbox, sample)
     writer = threading.Thread(target=sink.write, args=(sample.encoded(),))
     writer.start()
