@@ -60,7 +60,7 @@ class Passwords:
         Busy
             Too many hashes are waiting.
         """
-        return await self._run(self._hasher.hash, _normalised(password))
+        return await self._run(self._make, password)
 
     async def verify(self, password: str, password_hash: str | None) -> bool:
         """Tell whether the password is the hash's; without a hash it is not, and takes as long to say so.
@@ -72,7 +72,7 @@ class Passwords:
         """
         if len(password) > MAXIMUM_LENGTH:
             return False
-        good = await self._run(self._matches, password_hash or self._nobodys, _normalised(password))
+        good = await self._run(self._matches, password_hash or self._nobodys, password)
         return good and password_hash is not None
 
     def outdated(self, password_hash: str) -> bool:
@@ -83,9 +83,12 @@ class Passwords:
         """End the threads; hashes under way are waited for."""
         self._executor.shutdown()
 
+    def _make(self, password: str) -> str:
+        return self._hasher.hash(_encoded(password))
+
     def _matches(self, password_hash: str, password: str) -> bool:
         try:
-            return self._hasher.verify(password_hash, password)
+            return self._hasher.verify(password_hash, _encoded(password))
         except (VerificationError, InvalidHashError):
             return False
 
@@ -147,3 +150,7 @@ def _is_run(text: str) -> bool:
 def _normalised(password: str) -> str:
     """Make a password typed on another keyboard the same one (NIST SP 800-63B 5.1.1.2)."""
     return unicodedata.normalize("NFKC", password)
+
+
+def _encoded(password: str) -> bytes:
+    return _normalised(password).encode(errors="surrogatepass")

@@ -12,7 +12,7 @@ from pacsbridge.accounts import audit
 from pacsbridge.accounts.audit import AuditRecord, Outcome
 from pacsbridge.accounts.passwords import check_password
 from pacsbridge.accounts.principals import ACCESSION_KIND, STUDY_KIND, USER, granted_to_user
-from pacsbridge.accounts.values import Grants, Role, new_id, utc_now, valid_email, valid_name
+from pacsbridge.accounts.values import Grants, Role, new_id, storable, utc_now, valid_email, valid_name
 from pacsbridge.db.schema import grants, users
 from pacsbridge.db.statements import insert_unless_exists
 from pacsbridge.errors import InvalidParameter, NotFound
@@ -121,7 +121,7 @@ class Users:
     async def find(self, text: str = "", *, role: Role | None = None, offset: int = 0) -> list[User]:
         """Find users whose email or name holds the text, by email; at most ``FOUND_AT_ONCE``."""
         query = select(users).order_by(users.c.email).limit(FOUND_AT_ONCE).offset(offset)
-        for word in text.casefold().split():
+        for word in storable(text).casefold().split():
             query = query.where(users.c.search_text.contains(word, autoescape=True))
         if role is not None:
             query = query.where(users.c.role == role.value)
@@ -242,7 +242,8 @@ class Users:
         self._principals.forget()
 
     async def _get(self, connection: AsyncConnection, user: str) -> User:
-        query = select(users).where(or_(users.c.id == user, users.c.email == user.strip().casefold()))
+        named = storable(user).strip()
+        query = select(users).where(or_(users.c.id == named, users.c.email == named.casefold()))
         row = (await connection.execute(query)).one_or_none()
         if row is None:
             raise NotFound("There is no such user.")

@@ -105,7 +105,8 @@ def new_id() -> str:
 
 def sha256(value: str) -> str:
     """Hash a random token for keeping: it has too many bits to be guessed, so a fast hash is enough."""
-    return hashlib.sha256(value.encode()).hexdigest()
+    # A JSON string may hold half of a surrogate pair, which is no text but must not be an error of ours.
+    return hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
 
 
 def storable(text: str) -> str:
