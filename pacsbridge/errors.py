@@ -17,6 +17,7 @@
         MixedPatients                   409 mixed_patients
         TooLarge                        413 too_large
         SpoolFull                       507 spool_full
+        SourceChanged                   500 internal_error
       PacsError
         PacsUnreachable                 502 pacs_unreachable
         PacsRejected                    502 pacs_rejected
@@ -158,6 +159,10 @@ class SpoolFull(DiscError):
 
     code = "spool_full"
     status = 507
+
+
+class SourceChanged(DiscError):
+    """A file of the disc is gone, or not as long as it was when the disc was laid out."""
 
 
 class PacsError(PacsbridgeError):
