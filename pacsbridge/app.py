@@ -99,9 +99,7 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
         await stack.enter_async_context(store)
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
         works = await stack.enter_async_context(running_works(config, store))
-        yield Services(
-            config=config, works=works, patients=patients, checks=_checks(config, patients, store)
-        )
+        yield Services(config=config, works=works, patients=patients, checks=_checks(config, patients, store))
 
 
 def make_app(services: Services) -> web.Application:
@@ -171,9 +169,7 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-async def serve(
-    config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None
-) -> None:
+async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None) -> None:
     """Run the service until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

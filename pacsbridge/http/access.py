@@ -64,7 +64,9 @@ def _identify(request: web.Request, purpose: Purpose) -> Caller:
         return Caller("anyone")
     given = request.headers.get(API_KEY_HEADER)
     if given is not None:
-        if hmac.compare_digest(given.encode("utf-8", "surrogateescape"), auth.api_key.get_secret_value().encode()):
+        if hmac.compare_digest(
+            given.encode("utf-8", "surrogateescape"), auth.api_key.get_secret_value().encode()
+        ):
             return Caller("api key")
         raise Unauthorized(f"The API key in the header {API_KEY_HEADER} is wrong.")
     if is_signed(request.query):

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 #: Watchers are told at most this often.
 _LOOK_SECONDS = 0.3
-#: A silent stream says so often that it lives.
-_PING_SECONDS = 15
 #: How long a cancelled job is waited for before it is shown.
 _CANCEL_SECONDS = 10.0
 _LISTED = 100
@@ -154,7 +152,6 @@ async def _events(request: web.Request) -> web.StreamResponse:
     url, patience = services.config.server.public_url, services.config.server.write_timeout_seconds
     told = request.headers.get("Last-Event-ID", "")
     async with sse_response(request, headers={"X-Accel-Buffering": "no"}) as stream:
-        stream.ping_interval = _PING_SECONDS
         while not services.draining:
             final = job.state.final
             text = json.dumps(describe(job, url))

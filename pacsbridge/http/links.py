@@ -80,5 +80,5 @@ def check_link(auth: AuthConfig, purpose: Purpose, query: MultiMapping[str]) -> 
 
 def _sign(auth: AuthConfig, purpose: Purpose, value: str, expires: str) -> str:
     secret = auth.link_secret.get_secret_value() or auth.api_key.get_secret_value()
-    message = "\n".join((purpose, value, expires))
+    message = f"{purpose}\n{value}\n{expires}"
     return hmac.new(secret.encode(), message.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

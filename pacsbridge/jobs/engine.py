@@ -51,9 +51,7 @@ class Engine:
         So many unfinished jobs at once; more are refused.
     """
 
-    def __init__(
-        self, maker: DiscMaker, printer: Printer, shelf: Shelf, store: Store, capacity: int
-    ) -> None:
+    def __init__(self, maker: DiscMaker, printer: Printer, shelf: Shelf, store: Store, capacity: int) -> None:
         self._maker = maker
         self._printer = printer
         self._store = store
@@ -119,7 +117,9 @@ class Engine:
         """
         if self._closing:
             raise Busy("The service is stopping. Try again in a moment.", retry_after=_RETRY_SECONDS)
-        job = Job(kind, tuple(accession_numbers), keep=keep, requested_by=requested_by, on_change=self._store.save)
+        job = Job(
+            kind, tuple(accession_numbers), keep=keep, requested_by=requested_by, on_change=self._store.save
+        )
         same = None if again and kind is Kind.PRINT else self._same(job)
         if same is not None:
             same.keep = same.keep or keep
