@@ -347,7 +347,7 @@ def _field_type(model: Any, key: str) -> Any:
 
 def _value(text: str, annotation: Any, name: str) -> Any:
     """Turn the text of an environment variable into what the field holds: lists and numbers are YAML."""
-    if annotation in (str, SecretStr, Path, None) or str in get_args(annotation):
+    if annotation in (str, SecretStr, Path, None):
         return text
     if get_args(annotation) and all(isinstance(choice, str) for choice in get_args(annotation)):
         return text

@@ -11,11 +11,13 @@
       ServiceError
         Busy                            503 busy
         NotConfigured                   503 not_configured
+        DatabaseUnavailable             503 database_unavailable
       DiscError
         NoDicomData                     404 no_dicom_data
         MixedPatients                   409 mixed_patients
         TooLarge                        413 too_large
         SpoolFull                       507 spool_full
+        SourceChanged                   500 internal_error
       PacsError
         PacsUnreachable                 502 pacs_unreachable
         PacsRejected                    502 pacs_rejected
@@ -121,6 +123,12 @@ class NotConfigured(ServiceError):
     code = "not_configured"
 
 
+class DatabaseUnavailable(ServiceError):
+    """The database can't be reached, or is too busy to answer."""
+
+    code = "database_unavailable"
+
+
 class DiscError(PacsbridgeError):
     """A disc can't be made of what was asked for."""
 
@@ -151,6 +159,10 @@ class SpoolFull(DiscError):
 
     code = "spool_full"
     status = 507
+
+
+class SourceChanged(DiscError):
+    """A file of the disc is gone, or not as long as it was when the disc was laid out."""
 
 
 class PacsError(PacsbridgeError):

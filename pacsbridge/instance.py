@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
-from pydicom.tag import Tag
+
+from pacsbridge.elements import Malformed, split
+from pacsbridge.part10 import Part10, Wanted, uid_of
+from pacsbridge.records import RECORD_KEYS, RECORD_TYPES, tag_of, vr_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: What a DICOMDIR or a page may need of an instance (PS3.3 Annex F.5), by keyword.
-KEYWORDS = (
+    from pydicom import Dataset
+
+#: What is the same in all instances of a series, as a rule.
+COMMON_KEYWORDS: Final = (
     "SpecificCharacterSet",
     "StudyDate",
     "SeriesDate",
-    "ContentDate",
-    "AcquisitionDateTime",
     "StudyTime",
-    "ContentTime",
+    "SeriesTime",
     "AccessionNumber",
     "Modality",
     "InstitutionName",
@@ -39,9 +41,25 @@ KEYWORDS = (
     "SeriesInstanceUID",
     "StudyID",
     "SeriesNumber",
+)
+#: What each instance has of its own, whatever it is; the keys of its record type (PS3.3 F.5) come beside it.
+OWN_KEYWORDS: Final = (
+    "InstanceCreationDate",
+    "InstanceCreationTime",
+    "AcquisitionDate",
+    "ContentDate",
+    "AcquisitionDateTime",
+    "AcquisitionTime",
+    "ContentTime",
     "InstanceNumber",
     "NumberOfFrames",
+    "Rows",
+    "Columns",
 )
+
+_COMMON_TAGS: Final = frozenset(map(tag_of, COMMON_KEYWORDS))
+_STUDY_UID: Final = tag_of("StudyInstanceUID")
+_SERIES_UID: Final = tag_of("SeriesInstanceUID")
 
 
 class InvalidInstance(ValueError):
@@ -59,7 +77,10 @@ class Instance:
     size
         Its length in bytes.
     attributes
-        The attributes that a DICOMDIR needs, as they were, encoded in Explicit VR Little Endian.
+        The attributes that a DICOMDIR or a page needs of the instance itself, as they were, encoded in
+        Explicit VR Little Endian.
+    common
+        Likewise those of its patient, study and series. Thousands of instances share them: one object then.
     """
 
     path: str
@@ -70,38 +91,64 @@ class Instance:
     StudyInstanceUID: str
     SeriesInstanceUID: str
     attributes: bytes
+    common: bytes = b""
 
     def dataset(self) -> Dataset:
-        """Decode `attributes`."""
-        return read_dataset(BytesIO(self.attributes), is_implicit_VR=False, is_little_endian=True)
+        """Decode `common` and `attributes`."""
+        whole = split(self.common) | split(self.attributes)
+        encoded = b"".join(whole[tag] for tag in sorted(whole))
+        return read_dataset(BytesIO(encoded), is_implicit_VR=False, is_little_endian=True)
 
 
 def read_instance(path: Path) -> Instance:
-    """Read what the spool, the DICOMDIR and the pages need of a Part 10 file (PS3.10, 7.1).
+    """Read what the spool, the DICOMDIR and the pages need of a Part 10 file (PS3.10 7.1).
+
+    Only the head of the file is read, and none of it decoded. SOP Class and SOP Instance UID are those of the
+    File Meta Information.
 
     Raises
     ------
     InvalidInstance
         The file can't be read as Part 10, or lacks a UID.
+    OSError
+        It can't be opened or read.
     """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        whole = dcmread(path, stop_before_pixels=True, specific_tags=[Tag(keyword) for keyword in KEYWORDS])
-    except (InvalidDicomError, EOFError, ValueError) as error:
-        raise InvalidInstance(f"not a DICOM Part 10 file: {error}") from error
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_dataset(buffer, whole)
-    meta = whole.file_meta
-    try:
-        return Instance(
-            path=str(path),
-            size=path.stat().st_size,
-            SOPClassUID=str(meta.MediaStorageSOPClassUID),
-            SOPInstanceUID=str(meta.MediaStorageSOPInstanceUID),
-            TransferSyntaxUID=str(meta.TransferSyntaxUID),
-            StudyInstanceUID=str(whole.StudyInstanceUID),
-            SeriesInstanceUID=str(whole.SeriesInstanceUID),
-            attributes=buffer.getvalue(),
-        )
-    except AttributeError as error:
-        raise InvalidInstance(f"lacks a UID: {error}") from error
+        return _read(str(path), Part10(descriptor))
+    except Malformed as problem:
+        raise InvalidInstance(f"not a usable DICOM Part 10 file: it {problem}") from problem
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: str, file: Part10) -> Instance:
+    meta = file.meta
+    found = file.elements(_wanted(RECORD_TYPES.get(meta.MediaStorageSOPClassUID, "IMAGE")))
+    tags = sorted(found)
+    return Instance(
+        path=path,
+        size=file.size,
+        SOPClassUID=sys.intern(meta.MediaStorageSOPClassUID),
+        SOPInstanceUID=meta.MediaStorageSOPInstanceUID,
+        TransferSyntaxUID=sys.intern(meta.TransferSyntaxUID),
+        StudyInstanceUID=sys.intern(uid_of(found, _STUDY_UID, "Study Instance UID")),
+        SeriesInstanceUID=sys.intern(uid_of(found, _SERIES_UID, "Series Instance UID")),
+        attributes=b"".join([found[tag] for tag in tags if tag not in _COMMON_TAGS]),
+        common=_interned(b"".join([found[tag] for tag in tags if tag in _COMMON_TAGS])),
+    )
+
+
+@lru_cache(maxsize=4096)
+def _interned(common: bytes) -> bytes:
+    """Give the first of equal values, so that the instances of a series share one object."""
+    return common
+
+
+@cache
+def _wanted(record_type: str) -> Wanted:
+    keywords = {*COMMON_KEYWORDS, *OWN_KEYWORDS, *(key.keyword for key in RECORD_KEYS[record_type])}
+    if "VerificationDateTime" in keywords:
+        keywords.add("VerifyingObserverSequence")  # it comes from there
+    vrs = {tag_of(keyword): vr_of(keyword) for keyword in keywords}
+    return Wanted.of(vrs, last=max(vrs))

@@ -1,0 +1,194 @@
+"""Puts the application together: what exists, in what order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import web
+
+from pacsbridge import __version__, checks
+from pacsbridge.dimse.pool import PortPool
+from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.his.patients import PatientApi
+from pacsbridge.http import discs, health, middleware
+from pacsbridge.http.services import SERVICES, Services
+from pacsbridge.jobs.discs import DiscMaker
+from pacsbridge.jobs.engine import Engine
+from pacsbridge.jobs.receive import Receiving
+from pacsbridge.jobs.shelf import Shelf
+from pacsbridge.jobs.spool import Spool
+from pacsbridge.media.disc import DiscOptions, Viewer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from pacsbridge.config import Config
+
+log = structlog.get_logger(__name__)
+
+#: Threads for blocking work: queries, moves, reading images. They mostly wait.
+_THREADS = 64
+
+
+@asynccontextmanager
+async def running_engine(config: Config) -> AsyncIterator[Engine]:
+    """Start everything that makes discs, and stop it in the opposite order.
+
+    Raises
+    ------
+    ConfigError
+        The viewer folder can't go on a disc.
+    PacsbridgeError
+        A port of the pool can't be bound.
+    OSError
+        The spool can't be written.
+    """
+    media = config.media
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "worker"))
+    options = DiscOptions(
+        profile=media.profile,
+        capacity_bytes=media.capacity_bytes,
+        viewer=_viewer(config),
+        institution=media.institution,
+        allow_mixed_patients=media.allow_mixed_patients,
+        software=f"pacsbridge {__version__}",
+    )
+    spool = Spool(media.spool_dir, media.spool_max_bytes)
+    spool.open()
+    shelf = Shelf(spool, media.keep_minutes * 60)
+    scp = StorageScp(config.storage_scp)
+    ports = config.storage_scp.ports
+    queue_length = config.storage_scp.queue_length
+    capacity = len(ports) + queue_length
+    receiving = Receiving(config, PortPool(scp, ports, capacity))
+    maker = DiscMaker(receiving, options, spool, shelf)
+    engine = Engine(maker, shelf, capacity)
+    scp.start()
+    try:
+        engine.start()
+        yield engine
+    finally:
+        await engine.close()
+        await asyncio.to_thread(scp.stop)
+
+
+@asynccontextmanager
+async def running_services(config: Config) -> AsyncIterator[Services]:
+    """Start all that the HTTP server calls."""
+    async with AsyncExitStack() as stack:
+        patients = await stack.enter_async_context(PatientApi(config.patient_api))
+        engine = await stack.enter_async_context(running_engine(config))
+        yield Services(config=config, engine=engine, patients=patients, checks=_checks(config, patients))
+
+
+def make_app(services: Services) -> web.Application:
+    """Make the HTTP application over running services."""
+    app = web.Application(
+        middlewares=[middleware.identify, middleware.errors_as_json, middleware.cors],
+        client_max_size=1 << 20,
+    )
+    app[SERVICES] = services
+    app.on_response_prepare.append(middleware.add_headers)
+    health.add_routes(app)
+    discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
+    return app
+
+
+async def check_all(config: Config) -> list[checks.Check]:
+    """Try every dependency for real, as ``pacsbridge check`` does."""
+    ports = config.storage_scp.ports
+    async with PatientApi(config.patient_api) as patients:
+        probes: dict[str, Callable[[], Awaitable[str | None]]] = {
+            "pacs": lambda: checks.probe_pacs(config),
+            **{f"storage_scp {port.ae_title}": partial(checks.probe_port, config, port) for port in ports},
+            **{
+                f"destination {port.ae_title}": partial(checks.probe_destination, config, port)
+                for port in ports
+            },
+            "spool": lambda: checks.probe_spool(config),
+            "viewer": lambda: _load_viewer(config),
+            "publisher": lambda: checks.probe_publisher(config),
+            "patient_api": lambda: checks.probe_patient_api(patients),
+        }
+        return [await checks.probe(name, ask) for name, ask in probes.items()]
+
+
+@asynccontextmanager
+async def running_server(services: Services) -> AsyncIterator[int]:
+    """Listen, and yield the port.
+
+    At the end new requests are refused, running ones may go on for ``shutdown_timeout_seconds``, what is left
+    then is cancelled.
+
+    Raises
+    ------
+    OSError
+        The HTTP port can't be bound.
+    """
+    server = services.config.server
+    runner = web.AppRunner(
+        make_app(services),
+        handle_signals=False,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=server.idle_timeout_seconds,
+        shutdown_timeout=server.shutdown_timeout_seconds,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, server.host, server.port).start()
+        port = int(runner.addresses[0][1])
+        log.info("listening", host=server.host, port=port, version=__version__)
+        yield port
+        log.info("stopping")
+    finally:
+        services.draining = True
+        await runner.cleanup()
+
+
+async def serve(config: Config, *, on_start: Callable[[], None] = lambda: None) -> None:
+    """Run the service until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running_services(config) as services, running_server(services):
+        on_start()
+        await stop.wait()
+    log.info("stopped")
+
+
+def _checks(config: Config, patients: PatientApi) -> checks.Checks:
+    async def storage_scp() -> str:
+        return f"{len(config.storage_scp.ports)} ports"
+
+    async def off() -> None:
+        return None
+
+    return checks.Checks(
+        {
+            "pacs": lambda: checks.probe_pacs(config),
+            "storage_scp": storage_scp,
+            "spool": lambda: checks.probe_spool(config),
+            "publisher": lambda: checks.probe_publisher(config),
+            "patient_api": lambda: checks.probe_patient_api(patients),
+            "database": off,
+            "dicomweb": off,
+        }
+    )
+
+
+def _viewer(config: Config) -> Viewer | None:
+    return Viewer.load(Path(config.media.viewer_dir)) if config.media.viewer_dir else None
+
+
+async def _load_viewer(config: Config) -> str | None:
+    viewer = await asyncio.to_thread(_viewer, config)
+    return None if viewer is None else f"{config.media.viewer_dir} fits on a disc"

@@ -1,0 +1,255 @@
+"""The commands; the only place that prints."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pacsbridge import __version__
+from pacsbridge.app import check_all, running_engine, serve
+from pacsbridge.config import (
+    Config,
+    ConfigError,
+    DatabaseConfig,
+    MediaConfig,
+    PacsConfig,
+    ScpPort,
+    ServerConfig,
+    StorageScpConfig,
+    load_config,
+)
+from pacsbridge.demo.pacs import DemoPacs
+from pacsbridge.demo.patients import write_sample_patients
+from pacsbridge.errors import PacsbridgeError
+from pacsbridge.http.names import patient_stem, safe_stem
+from pacsbridge.http.parameters import distinct_accession_numbers
+from pacsbridge.jobs.job import Kind, State
+from pacsbridge.logs import set_up_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pacsbridge.demo.patients import SamplePatient
+    from pacsbridge.jobs.engine import Engine
+    from pacsbridge.jobs.job import Job
+    from pacsbridge.jobs.shelf import KeptDisc
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+_LOOK_SECONDS = 0.1
+_MEGABYTE = 1_000_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit code: 0 done, 1 failed, 2 usage or configuration."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        _complain(str(error))
+        return USAGE
+    except PacsbridgeError as error:
+        _complain(error.message)
+        return FAILED
+    except OSError as error:
+        _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return FAILED
+    except KeyboardInterrupt:
+        _complain("stopped")
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pacsbridge", description="Patient discs and images from a PACS.")
+    parser.add_argument("--version", action="version", version=f"pacsbridge {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    config = argparse.ArgumentParser(add_help=False)
+    config.add_argument(
+        "--config", metavar="FILE", help="the YAML file (else PACSBRIDGE_CONFIG, else ./config.yaml)"
+    )
+
+    command = commands.add_parser("serve", parents=[config], help="run the service")
+    command.set_defaults(run=_serve)
+    command = commands.add_parser("check", parents=[config], help="try every dependency for real")
+    command.set_defaults(run=_check)
+    command = commands.add_parser("demo", help="run an embedded PACS with sample patients, and the service")
+    command.add_argument("--port", type=int, default=8080, metavar="N", help="the HTTP port (8080)")
+    command.set_defaults(run=_demo)
+    command = commands.add_parser("iso", parents=[config], help="make a disc image")
+    command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
+    command.add_argument(
+        "--output", type=Path, metavar="FILE", help="where to write it (else named like a download)"
+    )
+    command.set_defaults(run=_iso)
+    return parser
+
+
+def _complain(message: str) -> None:
+    print(f"pacsbridge: {message}", file=sys.stderr)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    set_up_logging(config.server)
+    asyncio.run(serve(config))
+    return DONE
+
+
+def _check(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    set_up_logging(config.server.model_copy(update={"log_level": "error"}))
+    console = Console(highlight=False, soft_wrap=True)
+    colors = {"ok": "green", "failed": "red", "off": "dim"}
+    fine = True
+    for check in asyncio.run(check_all(config)):
+        console.print(f"[{colors[check.status]}]{check.status:<7}[/] {check.name:<22} ", end="")
+        console.print(check.detail, markup=False)
+        fine = fine and not (check.status == "failed" and check.required)
+    return DONE if fine else FAILED
+
+
+def _demo(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="pacsbridge-demo-") as folder:
+        root = Path(folder)
+        print("Drawing the sample patients ...", flush=True)
+        patients = write_sample_patients(root / "pacs")
+        first, second = free_ports(2)
+        ports = (ScpPort(port=first, ae_title="CDRECORD"), ScpPort(port=second, ae_title="CDRECORD2"))
+        destinations = {port.ae_title: ("127.0.0.1", port.port) for port in ports}
+        with DemoPacs(root / "pacs", destinations=destinations) as pacs:
+            config = Config(
+                server=ServerConfig(
+                    host="127.0.0.1",
+                    port=options.port,
+                    public_url=f"http://localhost:{options.port}",
+                    log_level="warn",
+                    shutdown_timeout_seconds=5,
+                ),
+                pacs=PacsConfig(ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.port),
+                storage_scp=StorageScpConfig(host="127.0.0.1", ports=ports),
+                media=MediaConfig(spool_dir=root / "spool", institution="Demo Hospital"),
+                database=DatabaseConfig(url=SecretStr(f"sqlite:///{root / 'pacsbridge.db'}")),
+            )
+            set_up_logging(config.server)
+            asyncio.run(serve(config, on_start=lambda: _show_links(config, patients)))
+    return DONE
+
+
+def _show_links(config: Config, patients: Sequence[SamplePatient]) -> None:
+    url = config.server.public_url
+    print(
+        f"\nThe PACS {config.pacs.ae_title} listens on port {config.pacs.port}. A disc of each sample patient:\n"
+    )
+    for patient in patients:
+        numbers = ",".join(patient.accession_numbers)
+        several = len(patient.accession_numbers) > 1
+        link = (
+            f"download-multiple?accession_numbers={numbers}"
+            if several
+            else f"download?accession_number={numbers}"
+        )
+        print(f"  {url}/api/iso/{link}\n      {patient.shows}")
+    number = patients[0].accession_numbers[0]
+    several_numbers = next(",".join(p.accession_numbers) for p in patients if len(p.accession_numbers) > 1)
+    print(f"\nHealth:  {url}/api/health\n\nOr from another shell:\n")
+    for line in (
+        f"curl -OJ '{url}/api/iso/download?accession_number={number}'",
+        f"curl -OJ '{url}/api/iso/download-multiple?accession_numbers={several_numbers}'",
+        f"curl -OJ '{url}/mkiso.php?accession_number={number}'",
+        f"curl -s '{url}/api/iso/download?accession_number=NOSUCH'",
+        f"curl -s {url}/api/health",
+    ):
+        print(f"  {line}")
+    print("\nCtrl-C ends it.", flush=True)
+
+
+def _iso(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    set_up_logging(config.server.model_copy(update={"log_level": "error"}))
+    try:
+        numbers = distinct_accession_numbers(options.accession_numbers, "ACCESSION")
+    except PacsbridgeError as error:
+        _complain(error.message)
+        return USAGE
+    return asyncio.run(_make_iso(config, numbers, options.output))
+
+
+async def _make_iso(config: Config, numbers: Sequence[str], output: Path | None) -> int:
+    console = Console(stderr=True, highlight=False)
+    began = time.monotonic()
+    async with running_engine(config) as engine:
+        job = engine.submit(Kind.ISO, numbers)
+        await _show_progress(console, engine, job)
+        async with engine.disc(numbers) as (_, kept):
+            path = output or Path(f"{_stem(numbers, kept)}.iso")
+            await asyncio.to_thread(_write_whole, kept, path)
+            disc = kept.disc
+    console.print(
+        f"{path}: {disc.studies} studies, {disc.series} series, {disc.instances} instances, "
+        f"{disc.size / _MEGABYTE:,.1f} MB, {time.monotonic() - began:.1f} s"
+    )
+    return DONE
+
+
+async def _show_progress(console: Console, engine: Engine, job: Job) -> None:
+    """Draw a bar until the job ends; cancel the job when the person stops us."""
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+    )
+    try:
+        with Progress(*columns, console=console, transient=True) as progress:
+            bar = progress.add_task("", total=1.0, counts="")
+            while not job.state.final:
+                await asyncio.wait({asyncio.ensure_future(job.finished.wait())}, timeout=_LOOK_SECONDS)
+                counts = job.look()
+                told = f"{counts.received} of {counts.expected}" if counts.expected else f"{counts.received}"
+                progress.update(bar, completed=job.progress, description=str(job.stage), counts=told)
+    finally:
+        engine.cancel(job)
+    if job.state is not State.DONE and job.error is not None:
+        raise job.error
+
+
+def _stem(numbers: Sequence[str], kept: KeptDisc) -> str:
+    by_name = patient_stem(kept.disc.patient_name) if len(numbers) > 1 else ""
+    return by_name or safe_stem(numbers[0]) or "disc"
+
+
+def _write_whole(kept: KeptDisc, path: Path) -> None:
+    """Write the image beside its name and rename it: nobody finds half an image."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            kept.disc.write_to(file)
+            file.flush()
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+
+
+def free_ports(count: int) -> list[int]:
+    """Find TCP ports that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

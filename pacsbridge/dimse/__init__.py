@@ -1,0 +1,1 @@
+"""The DICOM network: query, retrieve, the Storage SCP and its pool, send."""

@@ -1,0 +1,371 @@
+"""Where pynetdicom and pacsbridge share an association: all that leans on pynetdicom's inner names is here.
+
+pynetdicom negotiates, releases and aborts. When it sends the A-ASSOCIATE-AC, in that very act the socket
+passes to the receiver (`pacsbridge.dimse.fastpath`), which reads it in the association's thread; pynetdicom's
+DUL thread sees "nothing to read" and sleeps. At the first PDU that is no P-DATA-TF the socket goes back, with
+what was read of that PDU, and pynetdicom goes on as if it had never been away.
+
+The names that this leans on (pinned: pynetdicom 3.0.4; ``tests/dimse/test_association.py`` says when one is
+gone): ``AssociationSocket`` (``ready``, ``recv``, ``send``, ``close``, ``_shutdown_socket``,
+``_is_connected``, ``event_queue``), ``Association`` (``run_reactor``, ``_run_reactor``, ``_server``,
+``_accepted_cx``, ``kill``), ``DULServiceProvider`` (``_idle_timer``, ``kill_dul``, ``to_user_queue``,
+``state_machine``).
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom._handlers import (
+    standard_dimse_recv_handler,
+    standard_dimse_sent_handler,
+    standard_pdu_recv_handler,
+    standard_pdu_sent_handler,
+)
+from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_P_ABORT
+from pynetdicom.transport import AssociationSocket
+
+from pacsbridge.dimse.fastpath import BUFFER_BYTES, Context, Receiver
+from pacsbridge.dimse.message import AbortReason, InvalidMessage, PduType
+from pacsbridge.dimse.status import Status, describe
+from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, prepare
+
+if TYPE_CHECKING:
+    from pynetdicom.ae import ApplicationEntity
+    from pynetdicom.events import Event
+    from pynetdicom.transport import AssociationServer
+
+    from pacsbridge.dimse.inbox import Sink
+
+log = structlog.get_logger(__name__)
+
+#: The longest body of a P-DATA-TF that peers are told to send, in bytes.
+MAXIMUM_LENGTH = BUFFER_BYTES
+#: The longest PDU that pynetdicom is given to read: an A-ASSOCIATE-RQ with 128 contexts of all transfer
+#: syntaxes has 200 KB.
+_MAXIMUM_PDU_LENGTH = max(1 << 20, MAXIMUM_LENGTH)
+#: How long a peer may be silent in the middle of a message or a PDU, in seconds.
+STALL_SECONDS = 60.0
+#: How long one PDU that pynetdicom reads may take altogether, in seconds.
+_PDU_SECONDS = 120.0
+#: How long a peer that was aborted may go on sending before the connection is closed, in seconds.
+_LINGER_SECONDS = 1.0
+_WAITING_FOR_REQUEST = "Sta2"
+_STANDARD_HANDLERS = (
+    (evt.EVT_DIMSE_RECV, standard_dimse_recv_handler),
+    (evt.EVT_DIMSE_SENT, standard_dimse_sent_handler),
+    (evt.EVT_PDU_RECV, standard_pdu_recv_handler),
+    (evt.EVT_PDU_SENT, standard_pdu_sent_handler),
+)
+
+
+class SharedSocket(AssociationSocket):
+    """pynetdicom's socket, which can be lent to somebody who reads and writes it directly.
+
+    It also waits with ``poll`` (``select`` fails once the process has 1,024 descriptors), bounds what a peer
+    can make pynetdicom read, and closes the descriptor in every case.
+    """
+
+    lend_when_accepting = False
+
+    def __init__(self, assoc: Association, client_socket: socket.socket | None = None, **kwargs: Any) -> None:
+        super().__init__(assoc, client_socket=client_socket, **kwargs)
+        self._lent = threading.Event()
+        self._returned = threading.Event()
+        self._unread = b""
+        self._aborting = False
+        if client_socket is not None:
+            prepare(client_socket)
+
+    @property
+    def ready(self) -> bool:
+        """Whether pynetdicom has something to read; waits a little where it has nothing else to do."""
+        if self._lent.is_set():
+            self._returned.wait(TICK_SECONDS)
+            return False
+        if self._unread:
+            return True
+        if self.socket is None or not self._is_connected:
+            return False
+        waiting = self.assoc.dul.state_machine.current_state == _WAITING_FOR_REQUEST
+        idle = waiting and self.event_queue.empty()
+        poll = select.poll()
+        try:
+            poll.register(self.socket, select.POLLIN)
+            return bool(poll.poll(TICK_SECONDS * 1000 if idle else 0))
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed, as pynetdicom's own does
+            return False
+
+    def send(self, bytestream: bytes) -> None:
+        """Send a PDU; with an A-ASSOCIATE-AC the socket passes to the receiver, before the peer can go on."""
+        if self.lend_when_accepting and bytestream[:1] == bytes([PduType.A_ASSOCIATE_AC]):
+            self._lent.set()
+        super().send(bytestream)
+
+    def recv(self, nr_bytes: int) -> bytearray:
+        """Read for pynetdicom: bounded in length and in time."""
+        if nr_bytes > _MAXIMUM_PDU_LENGTH:
+            raise OSError("a PDU that is too long")
+        data = bytearray(self._unread[:nr_bytes])
+        self._unread = self._unread[nr_bytes:]
+        deadline = time.monotonic() + _PDU_SECONDS
+        stalled = time.monotonic() + STALL_SECONDS
+        connection = self.socket
+        while len(data) < nr_bytes and connection is not None:
+            try:
+                part = connection.recv(nr_bytes - len(data))
+            except BlockingIOError:
+                if time.monotonic() > min(deadline, stalled):
+                    raise TimeoutError("a PDU that does not end") from None
+                continue
+            if not part:
+                break
+            data += part
+            stalled = time.monotonic() + STALL_SECONDS
+            if time.monotonic() > deadline:
+                raise TimeoutError("a PDU that does not end")
+        return data
+
+    def lend(self) -> None:
+        """Keep pynetdicom from reading until `give_back`."""
+        self._returned.clear()
+        self._lent.set()
+
+    def wait_lent(self, seconds: float) -> bool:
+        """Wait until the A-ASSOCIATE-AC is under way; tell whether it is."""
+        return self._lent.wait(seconds)
+
+    def give_back(self, unread: bytes = b"", *, aborting: bool = False) -> None:
+        """Let pynetdicom go on, with what was read and is its own.
+
+        Parameters
+        ----------
+        unread
+            The beginning of a PDU.
+        aborting
+            An A-ABORT follows, and nothing that the peer says is of interest any more.
+        """
+        self._unread = unread
+        self._aborting = aborting
+        self._lent.clear()
+        self._returned.set()
+
+    def interrupt(self) -> None:
+        """Make whoever reads see the end of the connection."""
+        connection = self.socket
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RD)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Close the connection; a peer that was aborted gets a moment to read so."""
+        if self._aborting and self.socket is not None:
+            self._linger(self.socket)
+        super().close()
+
+    def _shutdown_socket(self) -> None:
+        """Shut down and close; pynetdicom's own leaves the descriptor open when the peer was faster."""
+        connection = self.socket
+        if connection is not None:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            finally:
+                connection.close()
+
+    def _linger(self, connection: socket.socket) -> None:
+        """Read what the peer still sends: closing on it loses the A-ABORT (RFC 1122, 4.2.2.13)."""
+        deadline = time.monotonic() + _LINGER_SECONDS
+        try:
+            connection.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline and connection.recv(BUFFER_BYTES):
+                pass
+        except OSError:
+            return
+
+
+class Port(Protocol):
+    """The port that a connection came to."""
+
+    fast: bool
+
+    def receive(
+        self, *, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae_title: str
+    ) -> Sink:
+        """Open a sink for a C-STORE."""
+
+    def count_refused(self) -> None:
+        """Count an instance that was answered with a failure."""
+
+    def remove(self, association: AcceptedAssociation) -> None:
+        """Forget the association: its thread ends."""
+
+
+class _GiveUp(Exception):
+    """The receiver shall stop: the service ends, or the peer was silent for too long."""
+
+
+class AcceptedAssociation(Association):
+    """An association that a peer asked for, received by `Receiver` where the port is fast.
+
+    Parameters
+    ----------
+    ae
+        The AE that listens.
+    server
+        pynetdicom's server.
+    port
+        The same, as the port that it serves.
+    idle_seconds
+        How long the peer may be silent between two messages, in seconds.
+    """
+
+    def __init__(
+        self, ae: ApplicationEntity, server: AssociationServer, port: Port, *, idle_seconds: float
+    ) -> None:
+        super().__init__(ae, MODE_ACCEPTOR)
+        self._server = server
+        self._port = port
+        self._idle_seconds = idle_seconds
+        self._stopping = False
+        self._refusals: Counter[Status] = Counter()
+        self.name = f"AcceptorThread-{server.ae_title}"  # pynetdicom knows its acceptors by this beginning
+        # They build texts for the log from each message and PDU, patients' UIDs included.
+        for event, handler in _STANDARD_HANDLERS:
+            self.unbind(event, handler)
+        self.bind(evt.EVT_CONN_CLOSE, _wake)
+
+    def use(self, connection: socket.socket) -> None:
+        """Take the connection."""
+        shared = SharedSocket(self, connection)
+        shared.lend_when_accepting = self._port.fast
+        self.set_socket(shared)
+
+    def open_sink(self, *, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str) -> Sink:
+        """Open a sink for a C-STORE on this association."""
+        return self._port.receive(
+            SOPClassUID=SOPClassUID,
+            SOPInstanceUID=SOPInstanceUID,
+            TransferSyntaxUID=TransferSyntaxUID,
+            calling_ae_title=self.requestor.ae_title,
+        )
+
+    def note_answer(self, status: Status) -> None:
+        """Count and log what a C-STORE was answered with: the first of a kind now, the number in the end."""
+        # pynetdicom's idle timer does not know that its handler, or the receiver, was busy.
+        self.dul._idle_timer.restart()  # noqa: SLF001 - see the module's head
+        if status is Status.SUCCESS:
+            return
+        self._port.count_refused()
+        self._refusals[status] += 1
+        if self._refusals[status] == 1:
+            log.warning("instance refused", status=describe(status), local_ae_title=self.acceptor.ae_title)
+
+    def hang_up(self) -> None:
+        """End the association, from another thread and soon: the service stops."""
+        self._stopping = True
+        shared = self.dul.socket
+        if self.is_established and not self._port.fast:
+            self.abort()
+        elif isinstance(shared, SharedSocket):
+            shared.interrupt()
+
+    def run_reactor(self) -> None:
+        """Run the association, and leave nothing behind."""
+        try:
+            super().run_reactor()
+        except Exception:
+            log.exception("an association failed")
+        finally:
+            self.dul.kill_dul()
+            if self.dul.socket is not None:
+                self.dul.socket._shutdown_socket()  # noqa: SLF001 - see the module's head
+            self.dul.join(STALL_SECONDS)
+            self._port.remove(self)
+            for status, count in self._refusals.items():
+                log.warning("instances were refused", status=describe(status), count=count)
+
+    def _run_reactor(self) -> None:
+        """Receive what comes as P-DATA-TF, then let pynetdicom react to what comes after it."""
+        shared = self.dul.socket
+        if self._port.fast and isinstance(shared, SharedSocket) and shared.wait_lent(STALL_SECONDS):
+            self._receive(shared)
+        if not self.is_aborted:
+            super()._run_reactor()
+
+    def _receive(self, shared: SharedSocket) -> None:
+        connection = shared.socket
+        if connection is None:
+            shared.give_back()
+            return
+        receiver = Receiver(
+            connection,
+            {
+                id_: Context(cx.abstract_syntax or "", cx.transfer_syntax[0])
+                for id_, cx in self._accepted_cx.items()
+            },
+            announced_length=self.acceptor.maximum_length or MAXIMUM_LENGTH,
+            maximum_length=self.requestor.maximum_length or 0,
+            open_sink=self.open_sink,
+            on_answer=self.note_answer,
+            on_silence=self._silent,
+        )
+        try:
+            unread = receiver.run()
+        except InvalidMessage as error:
+            log.warning("association aborted", reason=str(error), local_ae_title=self.acceptor.ae_title)
+            self._abort_peer(shared, error.reason)
+        except _GiveUp as error:
+            log.info("association aborted", reason=str(error), local_ae_title=self.acceptor.ae_title)
+            self._abort_peer(shared, AbortReason.NOT_SPECIFIED)
+        except ConnectionEnded:
+            if self._stopping:
+                self._abort_peer(shared, AbortReason.NOT_SPECIFIED)
+            else:
+                self._resume(shared, b"")
+        except Exception:
+            log.exception("receiving failed")
+            self._abort_peer(shared, AbortReason.NOT_SPECIFIED)
+        else:
+            self._resume(shared, unread)
+
+    def _resume(self, shared: SharedSocket, unread: bytes) -> None:
+        self.dul._idle_timer.restart()  # noqa: SLF001 - it ran while pynetdicom was kept from reading
+        shared.give_back(unread)
+
+    def _silent(self, seconds: float, in_message: bool) -> None:
+        if self._stopping:
+            raise _GiveUp("the service stops")
+        if seconds > (STALL_SECONDS if in_message else self._idle_seconds):
+            raise _GiveUp("the peer was silent for too long")
+
+    def _abort_peer(self, shared: SharedSocket, reason: AbortReason) -> None:
+        """Send an A-ABORT as service provider, and end."""
+        primitive = A_P_ABORT()
+        primitive.provider_reason = reason
+        self.is_aborted = True
+        self.is_established = False
+        self.dul.send_pdu(primitive)
+        shared.give_back(aborting=True)
+        evt.trigger(self, evt.EVT_ABORTED, {})
+        self.kill()
+
+
+def _wake(event: Event) -> None:
+    """Tell an association's thread that the peer left without asking for one; it would wait for ARTIM."""
+    dul = event.assoc.dul
+    if dul.state_machine.current_state == _WAITING_FOR_REQUEST:
+        dul.to_user_queue.put(None)

@@ -1,0 +1,208 @@
+"""An association that we request of the PACS, with its failures told in words."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from dataclasses import dataclass
+from socket import IPPROTO_TCP, TCP_NODELAY
+from typing import TYPE_CHECKING, Any, Self
+
+import structlog
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
+
+from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from pydicom import Dataset
+
+    from pacsbridge.config import PacsConfig
+
+log = structlog.get_logger(__name__)
+
+VERIFICATION = Verification
+STUDY_ROOT_FIND = StudyRootQueryRetrieveInformationModelFind
+STUDY_ROOT_MOVE = StudyRootQueryRetrieveInformationModelMove
+
+#: Reasons of an A-ASSOCIATE-RJ from the service user (PS3.8, 9.3.4): what to check.
+_CALLED_AE_NOT_RECOGNIZED = 7
+_CALLING_AE_NOT_RECOGNIZED = 3
+_SERVICE_USER = 1
+
+#: pynetdicom's own timer between two messages; silence is watched by who waits, with `abort`.
+_NEVER = 24 * 3600.0
+_MAX_PDU = 131072
+
+_message_ids = itertools.count(1)
+
+
+def next_message_id() -> int:
+    """Give each operation in flight a message ID of its own (PS3.7, 9.1.4.1.1): 1 to 65535."""
+    return (next(_message_ids) - 1) % 65535 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An application entity that we connect to."""
+
+    host: str
+    port: int
+    ae_title: str
+    calling_ae_title: str
+    connect_timeout_seconds: float
+    response_timeout_seconds: float
+
+    @classmethod
+    def pacs(cls, config: PacsConfig) -> Peer:
+        """Make a peer of the configuration's ``pacs`` section."""
+        return cls(
+            host=config.host,
+            port=config.port,
+            ae_title=config.ae_title,
+            calling_ae_title=config.calling_ae_title,
+            connect_timeout_seconds=config.connect_timeout_seconds,
+            response_timeout_seconds=config.response_timeout_seconds,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
+
+class Scu:
+    """One association with the PACS for one SOP class, used from one thread; `abort` from any.
+
+    Raises
+    ------
+    PacsUnreachable, PacsRejected, PacsTimeout
+        On entering: no connection, no association, no answer.
+    """
+
+    def __init__(self, peer: Peer, sop_class: str) -> None:
+        self.peer = peer
+        self.sop_class = sop_class
+        self._connected = False
+        self._stop = False
+        ae = AE(ae_title=peer.calling_ae_title)
+        ae.connection_timeout = peer.connect_timeout_seconds
+        ae.acse_timeout = peer.response_timeout_seconds
+        ae.dimse_timeout = _NEVER
+        ae.network_timeout = _NEVER
+        ae.add_requested_context(sop_class)
+        self._ae = ae
+        self._assoc: Any = None
+
+    def __enter__(self) -> Self:
+        began = time.monotonic()
+        self._assoc = self._ae.associate(
+            self.peer.host,
+            self.peer.port,
+            ae_title=self.peer.ae_title,
+            max_pdu=_MAX_PDU,
+            evt_handlers=[(evt.EVT_CONN_OPEN, self._on_connection)],
+        )
+        if not self._assoc.is_established:
+            raise self._refusal(time.monotonic() - began)
+        if not self._assoc.accepted_contexts:
+            self._assoc.abort()
+            raise PacsRejected(
+                f"The PACS {self.peer} does not offer the service "
+                f"{getattr(self.sop_class, 'name', self.sop_class)}; enable it for {self.peer.calling_ae_title} there."
+            )
+        if self._stop:
+            self.abort()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._assoc.is_established and kind is None and not self._stop:
+            self._assoc.release()
+        else:
+            self.abort()
+        self._assoc.join(timeout=5)
+
+    def abort(self) -> None:
+        """End the association now; whoever waits for a response wakes up. Safe to call from any thread."""
+        self._stop = True
+        if self._assoc is not None:
+            if self._assoc.is_established:
+                self._assoc.abort()
+            # pynetdicom wakes the reader when the peer aborts, but not when we do.
+            self._assoc.dimse.msg_queue.put((None, None))
+
+    def echo(self) -> None:
+        """Send C-ECHO (PS3.7, 9.1.5)."""
+        self._assoc.dimse_timeout = self.peer.response_timeout_seconds
+        status = self._assoc.send_c_echo(msg_id=next_message_id())
+        if "Status" not in status:
+            raise PacsTimeout(f"The PACS {self.peer} did not answer a C-ECHO.")
+        if status.Status != 0:
+            raise PacsRejected(f"The PACS {self.peer} answered a C-ECHO with status 0x{status.Status:04X}.")
+
+    def find(self, identifier: Dataset) -> Iterator[tuple[Dataset, Dataset | None]]:
+        """Send C-FIND (PS3.4, C.4.1) and yield each response: its status and its identifier."""
+        self._assoc.dimse_timeout = self.peer.response_timeout_seconds
+        responses = self._assoc.send_c_find(identifier, self.sop_class, msg_id=next_message_id())
+        yield from responses
+
+    def move(self, identifier: Dataset, destination: str, message_id: int) -> Iterator[Dataset]:
+        """Send C-MOVE (PS3.4, C.4.2) and yield the status of each response."""
+        for status, _ in self._assoc.send_c_move(identifier, destination, self.sop_class, msg_id=message_id):
+            yield status
+
+    def cancel(self, message_id: int) -> None:
+        """Send C-CANCEL (PS3.7, 9.3.2.3) for an operation in flight."""
+        if self._assoc is not None and self._assoc.is_established:
+            self._assoc.send_c_cancel(message_id, query_model=self.sop_class)
+
+    def _on_connection(self, event: evt.Event) -> None:
+        self._connected = True
+        transport = event.assoc.dul.socket
+        if transport is not None and transport.socket is not None:
+            transport.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+
+    def _refusal(self, seconds: float) -> Exception:
+        peer, assoc = self.peer, self._assoc
+        if not self._connected:
+            return PacsUnreachable(
+                f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
+            )
+        if assoc.is_rejected:
+            return PacsRejected(_rejection(peer, assoc.acceptor.primitive))
+        if seconds >= peer.response_timeout_seconds:
+            return PacsTimeout(
+                f"The PACS {peer} took the connection but did not answer the association request."
+            )
+        return PacsUnreachable(
+            f"The PACS {peer} broke the connection off during the association request. "
+            "Check that pacs.port is its DICOM port."
+        )
+
+
+def _rejection(peer: Peer, primitive: Any) -> str:
+    """Say what an A-ASSOCIATE-RJ means and what to do (PS3.8, 9.3.4)."""
+    source = getattr(primitive, "result_source", None)
+    reason = getattr(primitive, "diagnostic", None)
+    if source == _SERVICE_USER and reason == _CALLED_AE_NOT_RECOGNIZED:
+        return (
+            f"The PACS at {peer.host}:{peer.port} is not called {peer.ae_title} (called AE title not recognized). "
+            "Check pacs.ae_title."
+        )
+    if source == _SERVICE_USER and reason == _CALLING_AE_NOT_RECOGNIZED:
+        return (
+            f"The PACS {peer} does not know the calling AE title {peer.calling_ae_title}. "
+            "Register it in the PACS, or check pacs.calling_ae_title."
+        )
+    words = getattr(primitive, "reason_str", "") or f"source {source}, reason {reason}"
+    return (
+        f"The PACS {peer} rejected the association ({words}). "
+        f"Check there that {peer.calling_ae_title} may connect."
+    )

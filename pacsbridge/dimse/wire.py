@@ -1,0 +1,119 @@
+"""A socket that is read in pieces of a known length, into one reusable buffer."""
+
+from __future__ import annotations
+
+import socket
+import time
+from struct import pack
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: How long a read or a write waits before whoever waits is asked whether to go on, in seconds.
+TICK_SECONDS = 0.5
+
+
+class ConnectionEnded(Exception):
+    """The peer closed the connection, or it broke."""
+
+
+def prepare(connection: socket.socket) -> None:
+    """Make a connection fit for DICOM: no delay of small segments, and no wait without an end.
+
+    The time-outs are the kernel's (``SO_RCVTIMEO``), not Python's: a read then stays one system call that
+    returns when all of a PDU is there (``MSG_WAITALL``), which it doesn't on a socket that Python made
+    non-blocking.
+    """
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.settimeout(None)
+    seconds = int(TICK_SECONDS)
+    tick = pack("@ll", seconds, int((TICK_SECONDS - seconds) * 1e6))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
+
+
+class Wire:
+    """Reads from and writes to a connection that `prepare` has seen.
+
+    Parameters
+    ----------
+    connection
+        The connected socket.
+    size
+        The length of the buffer in bytes: the most that `read` returns.
+    on_silence
+        Called about twice a second while nothing moves, with the seconds since something did; raises to give
+        up.
+    """
+
+    def __init__(self, connection: socket.socket, size: int, on_silence: Callable[[float], None]) -> None:
+        self._connection = connection
+        self._view = memoryview(bytearray(size))
+        self._on_silence = on_silence
+
+    def read(self, count: int) -> memoryview:
+        """Read exactly `count` bytes; they are good until the next read.
+
+        Raises
+        ------
+        ConnectionEnded
+            They did not come.
+        """
+        view = self._view[:count]
+        self._fill(view, count, socket.MSG_WAITALL)
+        return view
+
+    def read_some(self, most: int, least: int) -> memoryview:
+        """Read what is there, at least `least` and at most `most` bytes; good until the next read.
+
+        Raises
+        ------
+        ConnectionEnded
+            It ended before `least` bytes came.
+        """
+        view = self._view[:most]
+        return view[: self._fill(view, least, 0)]
+
+    def write(self, data: bytes | list[bytes | memoryview]) -> None:
+        """Write everything.
+
+        Raises
+        ------
+        ConnectionEnded
+            The peer does not take it any more.
+        """
+        parts = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data)]
+        moved = time.monotonic()
+        while parts:
+            try:
+                sent = self._connection.sendmsg(parts)
+            except BlockingIOError:
+                self._on_silence(time.monotonic() - moved)
+                continue
+            except OSError as error:
+                raise ConnectionEnded(str(error)) from error
+            moved = time.monotonic()
+            while parts and sent >= len(parts[0]):
+                sent -= len(parts.pop(0))
+            if sent:
+                parts[0] = parts[0][sent:]
+
+    def _fill(self, view: memoryview, least: int, flags: int) -> int:
+        have = 0
+        moved = 0.0
+        while have < least:
+            try:
+                count = self._connection.recv_into(view[have:], 0, flags)
+            except BlockingIOError:
+                now = time.monotonic()
+                moved = moved or now - TICK_SECONDS
+                self._on_silence(now - moved)
+                continue
+            except OSError as error:
+                raise ConnectionEnded(str(error)) from error
+            if not count:
+                raise ConnectionEnded("closed by the peer")
+            have += count
+            moved = 0.0
+        return have

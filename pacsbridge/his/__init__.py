@@ -1,0 +1,1 @@
+"""The HIS: its patient-data API."""

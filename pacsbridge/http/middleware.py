@@ -1,0 +1,142 @@
+"""What every request goes through: an id, the log line, CORS, errors as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+from aiohttp import hdrs, web
+
+from pacsbridge.errors import Busy, PacsbridgeError
+from pacsbridge.http.services import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger("pacsbridge.access")
+
+REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+_QUIET_PATHS = frozenset({"/api/health", "/api/ready", "/metrics"})
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+_ALLOWED_HEADERS = "Authorization, Content-Type, Accept, Range, If-Range, X-API-Key, X-Request-ID"
+_EXPOSED_HEADERS = (
+    "X-Request-ID, Content-Disposition, Content-Range, Accept-Ranges, ETag, Retry-After, Location"
+)
+_ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request an id (the caller's, if it is a sane one), and log its end without its query string."""
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+    request[REQUEST_ID] = request_id
+    began = time.monotonic()
+    with structlog.contextvars.bound_contextvars(request_id=request_id):
+        status: int | str = "client left"
+        try:
+            response = await handler(request)
+            status = response.status
+        finally:
+            write = log.debug if request.path in _QUIET_PATHS else log.info
+            write(
+                "request",
+                method=request.method,
+                route=_route(request),
+                status=status,
+                milliseconds=round((time.monotonic() - began) * 1000, 1),
+            )
+    return response
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever goes wrong into the JSON error of the contract; the service lives on."""
+    try:
+        _refuse_when_stopping(request)
+        return await handler(request)
+    except PacsbridgeError as error:
+        return error_response(request, error.status, error.code, error.message, error.retry_after)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        response = error_response(
+            request, error.status, _CODES.get(error.status, "invalid_request"), error.reason
+        )
+        if hdrs.ALLOW in error.headers:
+            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        return response
+    except (ConnectionError, asyncio.CancelledError):
+        raise
+    except Exception:
+        if request.transport is None or request.transport.is_closing():
+            raise
+        log.exception("a handler failed", route=_route(request))
+        return error_response(
+            request, 500, "internal_error", "Something went wrong here. The log tells more."
+        )
+
+
+@web.middleware
+async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer preflights of the configured origins; `add_headers` does the rest."""
+    asked = hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers
+    if request.method == hdrs.METH_OPTIONS and asked and _allowed_origin(request):
+        return web.Response(
+            status=204,
+            headers={
+                hdrs.ACCESS_CONTROL_ALLOW_METHODS: _ALLOWED_METHODS,
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _ALLOWED_HEADERS,
+                hdrs.ACCESS_CONTROL_MAX_AGE: "600",
+            },
+        )
+    return await handler(request)
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Put on every answer, errors and streams included: the request id, and CORS for a configured origin."""
+    if REQUEST_ID in request:
+        response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
+    if request.app[SERVICES].config.server.allowed_origins:
+        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
+    origin = _allowed_origin(request)
+    if origin:
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
+        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED_HEADERS
+
+
+def error_response(
+    request: web.Request, status: int, code: str, message: str, retry_after: int | None = None
+) -> web.Response:
+    """Build the error answer of the contract."""
+    body = {"error": {"code": code, "message": message, "request_id": request.get(REQUEST_ID, "")}}
+    headers = {"Cache-Control": "no-store"}
+    if retry_after is not None:
+        headers[hdrs.RETRY_AFTER] = str(retry_after)
+    return web.json_response(body, status=status, headers=headers)
+
+
+def _refuse_when_stopping(request: web.Request) -> None:
+    if request.app[SERVICES].draining:
+        raise Busy("The service is stopping. Try again in a moment.", retry_after=30)
+
+
+def _allowed_origin(request: web.Request) -> str | None:
+    origin = request.headers.get(hdrs.ORIGIN)
+    return origin if origin in request.app[SERVICES].config.server.allowed_origins else None
+
+
+def _route(request: web.Request) -> str:
+    """Name the route, not the path: a path may hold what must not be logged."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "none"

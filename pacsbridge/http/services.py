@@ -1,0 +1,28 @@
+"""What the handlers call: put together by the application, found under one key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from pacsbridge.checks import Checks
+    from pacsbridge.config import Config
+    from pacsbridge.his.patients import PatientApi
+    from pacsbridge.jobs.engine import Engine
+
+
+@dataclass(slots=True)
+class Services:
+    """The parts of the running service."""
+
+    config: Config
+    engine: Engine
+    patients: PatientApi
+    checks: Checks
+    draining: bool = False
+
+
+SERVICES: web.AppKey[Services] = web.AppKey("services")

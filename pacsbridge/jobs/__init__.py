@@ -1,0 +1,1 @@
+"""Long work: a job, its stages and progress, the queue, who is watching, the spool."""

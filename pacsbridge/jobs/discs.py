@@ -1,0 +1,80 @@
+"""The way of a disc: accession numbers, studies, instances, image."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from pacsbridge.jobs.job import Job, Stage
+from pacsbridge.jobs.threads import until_done
+from pacsbridge.media.disc import Disc, DiscOptions, make_disc
+
+if TYPE_CHECKING:
+    from pacsbridge.jobs.receive import Received, Receiving
+    from pacsbridge.jobs.shelf import KeptDisc, Shelf
+    from pacsbridge.jobs.spool import Spool, SpoolFolder
+
+log = structlog.get_logger(__name__)
+
+#: So many discs are laid out and decoded at once: it is work for a processor.
+_WRITERS = 2
+
+
+class DiscMaker:
+    """Makes the discs of jobs."""
+
+    def __init__(self, receiving: Receiving, options: DiscOptions, spool: Spool, shelf: Shelf) -> None:
+        self._receiving = receiving
+        self._options = options
+        self._spool = spool
+        self._shelf = shelf
+        self._writers = asyncio.Semaphore(_WRITERS)
+
+    async def make(self, job: Job) -> KeptDisc:
+        """Turn a job's accession numbers into a disc on the shelf.
+
+        Raises
+        ------
+        PacsbridgeError
+            Whatever stands in the way; the job's folder is gone then.
+        """
+        began = time.monotonic()
+        studies = await self._receiving.find(job)
+        folder = self._spool.folder()
+        try:
+            received = await self._receiving.receive(job, studies, folder)
+            disc = await self._write(job, received, folder)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(folder.remove))
+            raise
+        log.info(
+            "disc made",
+            job_id=job.id,
+            studies=disc.studies,
+            series=disc.series,
+            instances=disc.instances,
+            bytes=disc.size,
+            seconds=round(time.monotonic() - began, 2),
+        )
+        return self._shelf.put(disc, folder)
+
+    async def _write(self, job: Job, received: Received, folder: SpoolFolder) -> Disc:
+        job.enter(Stage.WRITING)
+        cancelled = threading.Event()
+
+        def write() -> Disc:
+            return make_disc(
+                received.instances,
+                folder.path,
+                self._options,
+                missing=received.missing,
+                on_progress=job.wrote,
+                cancelled=cancelled.is_set,
+            )
+
+        async with self._writers:
+            return await until_done(write, cancelled.set)
