@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pydicom import Dataset
-from pynetdicom import AE
+from pynetdicom import evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # named when imported
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
 
+from pacsbridge.demo.connection import RequestingAE, on_connection
 from tests.peers import HOST
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def identifier(level: str, **keys: object) -> Dataset:
 
 def associate(port: int, timeout: float = 10, called: str = "ANY-SCP") -> Association:
     """Ask for an association; the caller looks whether it stands."""
-    ae = AE(CALLING_AE_TITLE)
+    ae = RequestingAE(CALLING_AE_TITLE)
     ae.acse_timeout = ae.dimse_timeout = ae.connection_timeout = timeout
     for model in (
         Verification,
@@ -41,7 +42,7 @@ def associate(port: int, timeout: float = 10, called: str = "ANY-SCP") -> Associ
         StudyRootQueryRetrieveInformationModelMove,
     ):
         ae.add_requested_context(model)
-    return ae.associate(HOST, port, ae_title=called)
+    return ae.associate(HOST, port, ae_title=called, evt_handlers=[(evt.EVT_CONN_OPEN, on_connection)])
 
 
 def find(port: int, level: str, *, called: str = "ANY-SCP", **keys: object) -> tuple[list[Dataset], Dataset]:

@@ -9,7 +9,7 @@ from pynetdicom.association import Association
 from pacsbridge.demo.pacs import CANCELLED, SUCCESS, DemoPacs
 from tests import scu
 from tests.conftest import MakeStoreScp
-from tests.peers import HOST, listens, require, run
+from tests.peers import HOST, free_port, listens, require, run
 from tests.studies import MadeStudy, make_study
 
 
@@ -119,6 +119,18 @@ def test_uncompressed_data_is_offered_in_implicit_vr_too(
 def test_an_unknown_destination_is_named_so(pacs: DemoPacs, study: MadeStudy) -> None:
     (status,) = scu.move(pacs.port, "NOBODY", StudyInstanceUID=study.StudyInstanceUID)
     assert status.Status == 0xA801
+
+
+def test_a_destination_that_does_not_listen_leaves_no_descriptor(pacs: DemoPacs, study: MadeStudy) -> None:
+    pacs.destinations["DEST"] = (HOST, free_port())
+    before = descriptors()
+    (status,) = scu.move(pacs.port, "DEST", StudyInstanceUID=study.StudyInstanceUID)
+    assert status.Status == 0xA801
+    assert descriptors() <= before
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_a_move_without_a_unique_key_is_refused(pacs: DemoPacs, storescp: MakeStoreScp) -> None:
