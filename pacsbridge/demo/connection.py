@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
     from pynetdicom.transport import AssociationSocket
+
+#: How often one who waits for a response looks whether it can come at all, in seconds.
+_TICK_SECONDS = 0.2
 
 
 class ClosingSocket(socket.socket):
@@ -29,17 +33,27 @@ class ClosingSocket(socket.socket):
 
 
 class PatientProvider(DIMSEServiceProvider):
-    """Keeps responses for the one who waits for them.
+    """Keeps responses for the one who waits for them, and keeps nobody waiting for a connection that is gone.
 
     ``send_c_*()`` pauses the association's own thread, which may be past that check already. It would take
-    the response from the queue as an "unexpected message", and the caller would wait until its time-out.
+    the response from the queue as an "unexpected message", and the caller would wait until its time-out. So
+    would one who sends on a connection that has ended, but not long enough ago for the association to know.
     """
 
     def get_msg(self, block: bool = False) -> Any:
-        """Take a message; none for the association's thread while it is to pause."""
-        if not block and not self.assoc._reactor_checkpoint.is_set():  # noqa: SLF001 - it is what pauses
-            return None, None
-        return super().get_msg(block)
+        """Take a message; (None, None) where there is none, or none any more."""
+        if not block:
+            paused = not self.assoc._reactor_checkpoint.is_set()  # noqa: SLF001 - the thread is to pause
+            return (None, None) if paused else super().get_msg(block=False)
+        waited = 0.0
+        while self.dimse_timeout is None or waited < self.dimse_timeout:
+            try:
+                return self.msg_queue.get(timeout=_TICK_SECONDS)
+            except queue.Empty:
+                waited += _TICK_SECONDS
+                if not self.assoc.dul.is_alive():
+                    break
+        return None, None
 
 
 class RequestingAE(AE):

@@ -19,6 +19,15 @@ def test_a_response_is_kept_for_the_one_who_waits(tmp_path: Path) -> None:
         association.release()
 
 
+def test_nobody_waits_for_a_connection_that_is_gone(tmp_path: Path) -> None:
+    with DemoPacs(tmp_path) as pacs:
+        association = scu.associate(pacs.port)
+    association.join(10)
+    association.dimse.msg_queue.queue.clear()
+    association.dimse_timeout = 3600
+    assert association.dimse.get_msg(block=True) == (None, None)
+
+
 def test_a_socket_that_was_never_connected_can_be_shut_down() -> None:
     with ClosingSocket() as never:
         never.shutdown(socket.SHUT_RDWR)
