@@ -157,9 +157,9 @@ class MisbehavingPacs(DemoPacs):
             self._stopping.wait()
         accepted = sum(one.is_acceptor for one in self._ae.active_associations)
         if wrong.reject is not None:
-            _reject(event.assoc, wrong.reject)
+            _reject(event, wrong.reject)
         elif wrong.reject_beyond is not None and accepted > wrong.reject_beyond:
-            _reject(event.assoc, Reject.LOCAL_LIMIT_EXCEEDED)
+            _reject(event, Reject.LOCAL_LIMIT_EXCEEDED)
         else:
             super().on_requested(event)
 
@@ -307,9 +307,9 @@ class MisbehavingPacs(DemoPacs):
             message._set_command_group_length()
 
 
-def _reject(association: Association, how: Reject) -> None:
-    association.acse.send_reject(*how.value)
-    association.kill()  # waits until it is sent
+def _reject(event: Event, reject: Reject) -> None:
+    event.assoc.acse.send_reject(*reject.value)
+    event.assoc.kill()  # waits until the rejection is on its way
 
 
 def _spoil_store(event: Event, wrong: Misbehaviour) -> None:

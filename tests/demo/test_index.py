@@ -49,6 +49,12 @@ def test_a_study_is_found_with_its_counts(index: Index) -> None:
     assert study.QueryRetrieveLevel == "STUDY"
 
 
+def test_an_answer_may_be_changed_and_the_index_stays(index: Index) -> None:
+    for _ in range(2):
+        (study,) = find(index, "STUDY", AccessionNumber="A1")
+        study.AccessionNumber = "changed"
+
+
 def test_series_and_images_are_found_below_a_study(index: Index) -> None:
     (study,) = find(index, "STUDY", AccessionNumber="A1", StudyInstanceUID="")
     series = find(
