@@ -34,8 +34,8 @@ STYLE = "STYLE.CSS"
 #: Series beyond this have neither page nor picture: the disc shall not wait for them.
 MAX_SERIES = 60
 #: So many pictures are shared by the series of a disc, once each has one.
-MAX_PICTURES = 12
-MAX_PICTURES_OF_SERIES = 4
+MAX_PICTURES = 9
+MAX_PICTURES_OF_SERIES = 3
 #: Reports that are written out, of one series.
 _MAX_REPORTS = 10
 

@@ -69,6 +69,10 @@ def ascii_text(text: str) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in plain)
 
 
-def megabytes(count: int) -> str:
-    """Write a size as discs are labelled: 1 MB is 1,000,000 bytes, never rounded down to what would fit."""
-    return f"{count / 1_000_000:,.1f} MB"
+def megabytes(count: int, *, up: bool = True) -> str:
+    """Write a size as discs are labelled, in millions of bytes.
+
+    A size is rounded up and a limit down: what is over the limit never reads as if it were not.
+    """
+    tenths = -(-count // 100_000) if up else count // 100_000
+    return f"{tenths / 10:,.1f} MB"
