@@ -110,12 +110,6 @@ class Scu:
         )
         if not self._assoc.is_established:
             raise self._refusal(time.monotonic() - began)
-        if not self._assoc.accepted_contexts:
-            self._assoc.abort()
-            raise PacsRejected(
-                f"The PACS {self.peer} does not offer the service "
-                f"{getattr(self.sop_class, 'name', self.sop_class)}; enable it for {self.peer.calling_ae_title} there."
-            )
         if self._stop:
             self.abort()
         return self
@@ -177,6 +171,11 @@ class Scu:
             )
         if assoc.is_rejected:
             return PacsRejected(_rejection(peer, assoc.acceptor.primitive))
+        if assoc.rejected_contexts:
+            service = getattr(self.sop_class, "name", self.sop_class)
+            return PacsRejected(
+                f"The PACS {peer} does not offer {service} to us. Enable it there for {peer.calling_ae_title}."
+            )
         if seconds >= peer.response_timeout_seconds:
             return PacsTimeout(
                 f"The PACS {peer} took the connection but did not answer the association request."
