@@ -14,10 +14,26 @@ import structlog
 from aiohttp import web
 
 from pacsbridge import __version__, checks
+from pacsbridge.accounts.policy import AccessPolicy
+from pacsbridge.accounts.service import Accounts
+from pacsbridge.db import Database, upgrade_in_thread
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.errors import DatabaseUnavailable
 from pacsbridge.his.patients import PatientApi
-from pacsbridge.http import discs, health, middleware
+from pacsbridge.http import (
+    admin,
+    admin_pages,
+    auth,
+    discs,
+    health,
+    identity,
+    login,
+    middleware,
+    pages,
+    shortlinks,
+)
+from pacsbridge.http.catalog import PacsCatalog
 from pacsbridge.http.services import SERVICES, Services
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
@@ -84,20 +100,68 @@ async def running_services(config: Config) -> AsyncIterator[Services]:
     """Start all that the HTTP server calls."""
     async with AsyncExitStack() as stack:
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
+        database = Database(config.database.url.get_secret_value())
+        stack.push_async_callback(database.close)
+        accounts = await stack.enter_async_context(running_accounts(config, database))
         engine = await stack.enter_async_context(running_engine(config))
-        yield Services(config=config, engine=engine, patients=patients, checks=_checks(config, patients))
+        yield Services(
+            config=config,
+            engine=engine,
+            patients=patients,
+            checks=_checks(config, patients, database),
+            accounts=accounts,
+            catalog=PacsCatalog(config.pacs),
+            policy=AccessPolicy(doctor_scope=config.dicomweb.doctor_scope),
+        )
+
+
+@asynccontextmanager
+async def running_accounts(config: Config, database: Database) -> AsyncIterator[Accounts | None]:
+    """Start the accounts where the configuration has a secret for them, or a proxy that needs them.
+
+    A database that is away stops nothing else: whoever signs in then is told so.
+
+    Raises
+    ------
+    ConfigError
+        ``jwt_secret`` is missing though the proxy is on, or can't protect anything; a static user or the
+        database's URL can't be used.
+    """
+    if not config.accounts.jwt_secret.get_secret_value() and config.dicomweb.upstream == "off":
+        yield None
+        return
+    accounts = Accounts(config.accounts, database)
+    try:
+        await upgrade_in_thread(config.database.url.get_secret_value())
+    except DatabaseUnavailable as error:
+        log.warning("accounts wait for the database", reason=error.message)
+    if not config.auth.enabled:
+        log.warning("anybody who reaches the port can make short links: switch auth.enabled on")
+    accounts.start()
+    try:
+        yield accounts
+    finally:
+        await accounts.close()
 
 
 def make_app(services: Services) -> web.Application:
     """Make the HTTP application over running services."""
     app = web.Application(
-        middlewares=[middleware.identify, middleware.errors_as_json, middleware.cors],
+        middlewares=[
+            middleware.identify,
+            middleware.errors_as_json,
+            middleware.cors,
+            pages.errors_as_pages,
+        ],
         client_max_size=1 << 20,
     )
     app[SERVICES] = services
     app.on_response_prepare.append(middleware.add_headers)
+    app.on_response_prepare.append(identity.add_cookie)
     health.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
+    for resource in (pages, auth, login, shortlinks, admin, admin_pages):
+        resource.add_routes(app)
     return app
 
 
@@ -165,12 +229,16 @@ async def serve(config: Config, *, on_start: Callable[[], None] = lambda: None) 
     log.info("stopped")
 
 
-def _checks(config: Config, patients: PatientApi) -> checks.Checks:
+def _checks(config: Config, patients: PatientApi, database: Database) -> checks.Checks:
     async def storage_scp() -> str:
         return f"{len(config.storage_scp.ports)} ports"
 
     async def off() -> None:
         return None
+
+    async def reached() -> str:
+        await database.ping()
+        return f"{database.dialect} answers"
 
     return checks.Checks(
         {
@@ -179,7 +247,7 @@ def _checks(config: Config, patients: PatientApi) -> checks.Checks:
             "spool": lambda: checks.probe_spool(config),
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
-            "database": off,
+            "database": reached,
             "dicomweb": off,
         }
     )

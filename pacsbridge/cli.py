@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pacsbridge import __version__
+from pacsbridge import __version__, usercli
 from pacsbridge.app import check_all, running_engine, serve
 from pacsbridge.config import (
     Config,
@@ -92,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="where to write it (else named like a download)"
     )
     command.set_defaults(run=_iso)
+    usercli.add_commands(commands, config)
     return parser
 
 

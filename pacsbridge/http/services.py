@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pacsbridge.accounts.policy import AccessPolicy
+
 if TYPE_CHECKING:
+    from pacsbridge.accounts.catalog import StudyCatalog
+    from pacsbridge.accounts.service import Accounts
     from pacsbridge.checks import Checks
     from pacsbridge.config import Config
     from pacsbridge.his.patients import PatientApi
@@ -22,6 +26,9 @@ class Services:
     engine: Engine
     patients: PatientApi
     checks: Checks
+    accounts: Accounts | None = None
+    catalog: StudyCatalog | None = None
+    policy: AccessPolicy = field(default_factory=AccessPolicy)
     draining: bool = False
 
 
