@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from pacsbridge import __version__, usercli
-from pacsbridge.app import check_all, running_engine, serve
+from pacsbridge.app import check_all, running_works, serve
 from pacsbridge.config import (
     Config,
     ConfigError,
@@ -34,6 +34,7 @@ from pacsbridge.errors import PacsbridgeError
 from pacsbridge.http.names import patient_stem, safe_stem
 from pacsbridge.http.parameters import distinct_accession_numbers
 from pacsbridge.jobs.job import Kind, State
+from pacsbridge.jobs.store import NoStore
 from pacsbridge.logs import set_up_logging
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser("serve", parents=[config], help="run the service")
+    command.add_argument("--no-db-upgrade", action="store_true", help="leave the database's schema as it is")
     command.set_defaults(run=_serve)
     command = commands.add_parser("check", parents=[config], help="try every dependency for real")
     command.set_defaults(run=_check)
@@ -103,7 +105,7 @@ def _complain(message: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     set_up_logging(config.server)
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, upgrade=not options.no_db_upgrade))
     return DONE
 
 
@@ -189,10 +191,10 @@ def _iso(options: argparse.Namespace) -> int:
 async def _make_iso(config: Config, numbers: Sequence[str], output: Path | None) -> int:
     console = Console(stderr=True, highlight=False)
     began = time.monotonic()
-    async with running_engine(config) as engine:
-        job = engine.submit(Kind.ISO, numbers)
-        await _show_progress(console, engine, job)
-        async with engine.disc(numbers) as (_, kept):
+    async with running_works(config, NoStore()) as works:
+        job = works.engine.submit(Kind.ISO, numbers)
+        await _show_progress(console, works.engine, job)
+        async with works.engine.disc(job) as kept:
             path = output or Path(f"{_stem(numbers, kept)}.iso")
             await asyncio.to_thread(_write_whole, kept, path)
             disc = kept.disc

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _NOT_KEPT = {hdrs.CACHE_CONTROL: "no-store"}
 _PRIVATE = {hdrs.CACHE_CONTROL: "no-store", "Referrer-Policy": "no-referrer"}
-_guarded = partial(guarded, action=Action.MAKE_LINK)
+_guarded = partial(guarded, purpose=None, action=Action.MAKE_LINK)
 _QR_SCALE = 8
 #: Modules around the code that stay white (ISO/IEC 18004, 6.3.8).
 _QR_BORDER = 4

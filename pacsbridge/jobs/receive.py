@@ -70,12 +70,9 @@ class Receiving:
         expected = _expected(studies)
         job.measure(lambda: Counts(expected=expected, received=inbox.count, bytes=inbox.bytes_received))
 
-        def waits(place: int) -> None:
-            job.place = place
-
         job.enter(Stage.WAITING)
         try:
-            async with self._pool.lease(inbox, on_place=waits) as port:
+            async with self._pool.lease(inbox, on_place=job.waits) as port:
                 job.enter(Stage.RECEIVING)
                 missing = await Retriever(self._peer, port, inbox).retrieve(studies)
         finally:
