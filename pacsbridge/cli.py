@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pacsbridge import __version__
+from pacsbridge import __version__, usercli
 from pacsbridge.app import check_all, running_works, serve
 from pacsbridge.config import (
     Config,
@@ -106,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--hours", type=float, default=24, metavar="N", help="how long it is good (24)")
     command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
     command.set_defaults(run=_link)
+    usercli.add_commands(commands, config)
     return parser
 
 
