@@ -305,6 +305,8 @@ class AcceptedAssociation(Association):
             self._receive(shared)
         if not self.is_aborted:
             super()._run_reactor()
+        # The socket is closed next; an A-ABORT that another thread asked for has to go out before.
+        self.kill()
 
     def _receive(self, shared: SharedSocket) -> None:
         connection = shared.socket

@@ -224,8 +224,8 @@ class Receiver:
 
     def _answer_store(self, command: Command, status: Status) -> None:
         comment = "" if status is Status.SUCCESS else _COMMENTS.get(status, describe(status))
-        self._send(encode_response(command, CommandField.C_STORE_RSP, status, comment))
         self._on_answer(status)
+        self._send(encode_response(command, CommandField.C_STORE_RSP, status, comment))
 
     def _send(self, response: bytes) -> None:
         for pdu in command_pdus(self._context_id, response, self._maximum_length):

@@ -26,6 +26,7 @@ from pacsbridge.dimse.association import MAXIMUM_LENGTH, AcceptedAssociation
 from pacsbridge.dimse.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacsbridge.dimse.inbox import Inbox, Refused, Sink
 from pacsbridge.dimse.status import Status
+from pacsbridge.errors import ServiceError
 
 if TYPE_CHECKING:
     import socket
@@ -57,7 +58,7 @@ STOP_SECONDS = 5.0
 _ACCEPT_POLL_SECONDS = 0.1
 
 
-class PortUnavailable(OSError):
+class PortUnavailable(ServiceError):
     """A port of the Storage SCP can't be listened on."""
 
 

@@ -38,7 +38,9 @@ class SpoolFolder:
         self._removed = False
 
     def take(self, count: int) -> None:
-        """Claim `count` bytes; discs that nobody reads give way, oldest first. Safe from any thread.
+        """Claim `count` bytes, or give back where it is negative. Safe from any thread.
+
+        Discs that nobody reads give way, oldest first.
 
         Raises
         ------
@@ -46,10 +48,6 @@ class SpoolFolder:
             There is no room, however many discs give way.
         """
         self._spool.claim(self, count)
-
-    def settle(self, count: int) -> None:
-        """Replace the claims by what the folder really holds."""
-        self._spool.claim(self, count - self.bytes)
 
     def remove(self) -> None:
         """Delete the folder and give its room back; a second call does nothing."""

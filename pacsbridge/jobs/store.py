@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import structlog
 from sqlalchemy import delete, insert, select, update
@@ -49,6 +49,27 @@ class StoredError(PacsbridgeError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Store(Protocol):
+    """What the engine wants of a store."""
+
+    async def earlier(self, seconds: float) -> list[Job]:
+        """Return the jobs of earlier runs, oldest first."""
+
+    def save(self, job: Job) -> None:
+        """Have a job written soon."""
+
+
+class NoStore:
+    """Remembers nothing: for one job from the shell."""
+
+    async def earlier(self, seconds: float) -> list[Job]:  # noqa: ARG002 - as Store has it
+        """Know of no earlier jobs."""
+        return []
+
+    def save(self, job: Job) -> None:
+        """Forget the job."""
 
 
 class JobStore:
@@ -94,11 +115,12 @@ class JobStore:
 
     async def earlier(self, seconds: float) -> list[Job]:
         """Return the jobs of earlier runs, oldest first; empty when the database does not answer in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._recovered.wait()
-        except TimeoutError:
-            log.warning("starting without the jobs of earlier runs", reason=self.problem)
+        if seconds:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._recovered.wait()
+            except TimeoutError:
+                log.warning("starting without the jobs of earlier runs", reason=self.problem)
         earlier, self._earlier = self._earlier, []
         return earlier
 

@@ -124,6 +124,7 @@ def make_disc(
     options: DiscOptions,
     *,
     missing: Sequence[MissingSeries] = (),
+    take: Callable[[int], None] = lambda _: None,
     on_progress: Callable[[float], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Disc:
@@ -141,6 +142,8 @@ def make_disc(
         Where what is generated is kept, in a folder of its own, for as long as the disc is read.
     missing
         What did not arrive, for README.TXT and the pages.
+    take
+        Called with the bytes by which `work_dir` grows; raises SpoolFull when there is no room for them.
     on_progress
         Called with the part of the work that is done, 0 to 1.
     cancelled
@@ -161,7 +164,7 @@ def make_disc(
     Cancelled
         `cancelled` said so.
     """
-    return _Maker(work_dir, options, missing, on_progress, cancelled).make(instances)
+    return _Maker(work_dir, options, missing, take, on_progress, cancelled).make(instances)
 
 
 class _Maker:
@@ -172,12 +175,14 @@ class _Maker:
         work_dir: Path,
         options: DiscOptions,
         missing: Sequence[MissingSeries],
+        take: Callable[[int], None],
         on_progress: Callable[[float], None],
         cancelled: Callable[[], bool],
     ) -> None:
         self._work_dir = work_dir
         self._options = options
         self._missing = missing
+        self._take = take
         self._on_progress = on_progress
         self._cancelled = cancelled
         self._created = datetime.now().astimezone()
@@ -241,6 +246,7 @@ class _Maker:
                 self._reasons[instance.SOPInstanceUID] = str(problem)
             ready.append(made)
             size += made.size
+            self._take(made.size - instance.size)
             self._check_capacity(size, "at least ")
         if self._reasons:
             log.info("instances stay compressed", count=len(self._reasons), of=len(instances))
@@ -264,7 +270,7 @@ class _Maker:
             undecoded=undecoded,
             has_viewer=options.viewer is not None,
         )
-        generated = _Generated(folder)
+        generated = _Generated(folder, self._take)
         for page in PageWriter(contents, facts, self._checkpoint).write():
             generated.add(page.names, page.content)
         generated.add(("README.TXT",), readme(contents, facts))
@@ -315,11 +321,13 @@ class _Maker:
 class _Generated:
     """Files of the disc that are made for it, kept in the spool: thirty minutes of discs don't fill memory."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, take: Callable[[int], None]) -> None:
         self._folder = folder
+        self._take = take
         self.files: list[DiscFile] = []
 
     def add(self, names: Names, content: bytes) -> None:
+        self._take(len(content))
         path = self._folder / "-".join(names)
         path.write_bytes(content)
         self.files.append(DiscFile(str(path), len(content), names))

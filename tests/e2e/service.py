@@ -11,6 +11,7 @@ import aiohttp
 
 from pacsbridge.app import running_server, running_services
 from pacsbridge.config import Config
+from pacsbridge.jobs.job import Kind
 from tests.peers import HOST, free_port
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pacsbridge.http.services import Services
+    from pacsbridge.jobs.shelf import KeptDisc
 
 
 @dataclass
@@ -36,6 +38,13 @@ class Service:
     def spooled(self) -> list[Path]:
         """What is in the spool."""
         return list(self.spool.rglob("*"))
+
+    @asynccontextmanager
+    async def disc(self, *numbers: str) -> AsyncIterator[KeptDisc]:
+        """Make a disc by the engine, and hold it."""
+        engine = self.services.engine
+        async with engine.disc(engine.submit(Kind.ISO, numbers)) as kept:
+            yield kept
 
     async def get(self, path: str, **parameters: Any) -> tuple[int, dict[str, str], bytes]:
         """Ask, and give status, headers and body."""
