@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import socket
 import threading
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
 
-#: After so many P-DATA PDUs a C-STORE is cut off, where that is wanted: amid the data set.
-_CUT_AFTER_PDUS = 3
+#: A C-STORE is cut off, where that is wanted, after this many PDUs and one more: the command, and a part of
+#: the data set.
+_CUT_AFTER_PDUS = 1
 
 
 class Reject(Enum):
@@ -85,7 +85,7 @@ class Misbehaviour:
     cut_bytes: int = 0
     """Take so many bytes off the end of each data set: its last element is shorter than it says."""
     cut_after: int | None = None
-    """Close the connection to the Storage SCP amid an instance."""
+    """Close the connection to the Storage SCP amid an instance that is larger than a PDU."""
     delay: float = 0
     """Seconds before each instance."""
     ignores_cancel: bool = False
@@ -253,7 +253,7 @@ class MisbehavingPacs(DemoPacs):
         if number == wrong.stall_after:
             self._stopping.wait()
         if number == wrong.abort_after:
-            event.assoc.abort(block=False)
+            event.assoc.abort()
         if number == wrong.die_after:
             self.die()
         return not self._stopping.is_set() and number not in {wrong.abort_after, wrong.die_after}
@@ -288,7 +288,6 @@ class MisbehavingPacs(DemoPacs):
         wrong = self.misbehaviour
         if answer is None:
             return None
-        answer = copy.deepcopy(answer)  # the index goes on to be asked when nothing is wrong any more
         if wrong.no_series_counts:
             answer.pop("NumberOfSeriesRelatedInstances", None)
         if wrong.find_answers_accession_number is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pacsbridge.accounts.policy import AccessPolicy
+
 if TYPE_CHECKING:
+    from pacsbridge.accounts.catalog import StudyCatalog
+    from pacsbridge.accounts.service import Accounts
     from pacsbridge.checks import Checks
     from pacsbridge.config import Config
     from pacsbridge.dimse.pool import PortPool
@@ -33,6 +37,9 @@ class Services:
     works: Works
     patients: PatientApi
     checks: Checks
+    accounts: Accounts | None = None
+    catalog: StudyCatalog | None = None
+    policy: AccessPolicy = field(default_factory=AccessPolicy)
     draining: bool = False
 
     @property
