@@ -11,7 +11,15 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
 
-from pacsbridge.dicomweb.wire import HEAD_LIMIT, ChunkedBody, Framing, Head, ProtocolError, framing, parse_head
+from pacsbridge.dicomweb.wire import (
+    HEAD_LIMIT,
+    ChunkedBody,
+    Framing,
+    Head,
+    ProtocolError,
+    framing,
+    parse_head,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator
@@ -127,8 +135,6 @@ class Connection(asyncio.BufferedProtocol):
             if self._expects_head:
                 self._filled += nbytes
                 self._take_head(start)
-            elif self._complete:
-                raise ProtocolError("an answer that nobody asked for")
             else:
                 self._take_body(self._buffer[start : start + nbytes], start + nbytes)
         except ProtocolError as error:
@@ -267,6 +273,14 @@ class Connection(asyncio.BufferedProtocol):
             self._resume()
             await self._wait()
 
+    def take_piece(self) -> memoryview | None:
+        """Give a piece of the body that is there already; None where there is none."""
+        if not self._queue:
+            return None
+        piece = self._queue.popleft()
+        self._queued -= len(piece)
+        return piece
+
     async def relay(self, sink: Sink, drain: Drain) -> None:
         """Pass the body on to `sink` as it comes, no faster than it is taken there.
 
@@ -323,6 +337,8 @@ class Connection(asyncio.BufferedProtocol):
     def _take_body(self, data: memoryview, filled: int) -> None:
         """Pass on what came; `filled` is how far the buffer is in use when that has to be kept."""
         kept = False
+        if self._complete and data:
+            raise ProtocolError("more than was asked for")
         if self._framing is Framing.CHUNKED:
             for piece in self._chunks.feed(data):
                 kept |= self._emit(piece)

@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -107,6 +108,12 @@ class DicomStore:
             raise ConfigError(f"google.{error}") from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Token:
+    text: str
+    ends_at: datetime
+
+
 class GoogleCredentials:
     """The tokens of a service account: one for all requests, replaced before it ends.
 
@@ -128,6 +135,7 @@ class GoogleCredentials:
         self._refreshing: asyncio.Task[None] | None = None
         self._failed: UpstreamUnreachable | None = None
         self._failed_at = 0.0
+        self._problem = ""
 
     async def header(self) -> str:
         """Give the value of ``Authorization``.
@@ -153,18 +161,13 @@ class GoogleCredentials:
         return True
 
     async def check(self) -> None:
-        """Get a token now, for real, and tell the engineer what is wrong with it.
+        """Get a token now, for real; what goes wrong is in `problem`."""
+        await asyncio.shield(self._begin_refresh())
 
-        Raises
-        ------
-        CredentialsProblem
-            The file can't be used, or Google gives no token for it.
-        """
-        self._failed = None
-        try:
-            self._keep(await asyncio.to_thread(self._fetch))
-        except (OSError, ValueError, GoogleAuthError) as error:
-            raise CredentialsProblem(explain(self._path, error)) from None
+    @property
+    def problem(self) -> str:
+        """What is wrong with it, as a line for the engineer; empty where the last token came."""
+        return self._problem
 
     async def close(self) -> None:
         """Wait for a token that is on its way."""
@@ -192,7 +195,8 @@ class GoogleCredentials:
         try:
             self._keep(await asyncio.to_thread(self._fetch))
         except (OSError, ValueError, GoogleAuthError) as error:
-            log.error("no token from Google", reason=explain(self._path, error))  # noqa: TRY400 - it says it all
+            self._problem = explain(self._path, error)
+            log.error("no token from Google", reason=self._problem)  # noqa: TRY400 - it says it all
             self._failed = UpstreamUnreachable(
                 "The image archive can't be asked at the moment. Try again later.", retry_after=10
             )
@@ -200,23 +204,24 @@ class GoogleCredentials:
             # While the old token is good the next try can wait.
             self._replace_at = self._failed_at + _PAUSE_SECONDS
         else:
-            self._failed = None
+            self._failed, self._problem = None, ""
 
-    def _keep(self, credentials: service_account.Credentials) -> None:
-        life = (credentials.expiry.timestamp() if credentials.expiry.tzinfo else _utc(credentials)) - time.time()
+    def _keep(self, token: _Token) -> None:
+        life = token.ends_at.timestamp() - time.time()
         now = time.monotonic()
-        self._token = str(credentials.token)
+        self._token = token.text
         self._ends_at = now + life
         self._replace_at = self._ends_at - min(_AHEAD_SECONDS, life * _AHEAD_SHARE)
 
-    def _fetch(self) -> service_account.Credentials:
-        credentials = service_account.Credentials.from_service_account_file(str(self._path), scopes=[SCOPE])
-        credentials.refresh(_Transport())
-        return credentials
-
-
-class CredentialsProblem(Exception):
-    """The service account can't be used; the message is a line for the engineer."""
+    def _fetch(self) -> _Token:
+        account = service_account.Credentials.from_service_account_file(  # type: ignore[no-untyped-call] # google-auth is untyped
+            str(self._path), scopes=[SCOPE]
+        )
+        account.refresh(_Transport())
+        if not account.token or account.expiry is None:
+            raise RefreshError("a token without a time")  # type: ignore[no-untyped-call] # as above
+        # google-auth's times are UTC, and say so nowhere.
+        return _Token(str(account.token), account.expiry.replace(tzinfo=UTC))
 
 
 def explain(path: Path, error: Exception) -> str:
@@ -232,21 +237,14 @@ def explain(path: Path, error: Exception) -> str:
     return f"google.credentials_path: {path} is not the key of a service account"
 
 
-def _utc(credentials: service_account.Credentials) -> float:
-    """Read google-auth's times, which are UTC and say so nowhere."""
-    from datetime import UTC
-
-    return float(credentials.expiry.replace(tzinfo=UTC).timestamp())
-
-
 @dataclass(frozen=True, slots=True)
 class _Response:
     status: int
-    headers: Mapping[str, str]
+    headers: dict[str, str]
     data: bytes
 
 
-class _Transport(transport.Request):  # type: ignore[misc] # google-auth is untyped
+class _Transport(transport.Request):
     """What google-auth sends its requests with: its own transport would need another HTTP library."""
 
     def __call__(
@@ -259,13 +257,13 @@ class _Transport(transport.Request):  # type: ignore[misc] # google-auth is unty
         **_more: Any,
     ) -> _Response:
         if not url.startswith(("https://", "http://")):
-            raise TransportError("token_uri is no web address")
+            raise TransportError("token_uri is no web address")  # type: ignore[no-untyped-call] # as above
         request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)  # noqa: S310 - checked above
         try:
             with urllib.request.urlopen(request, timeout=timeout or _TOKEN_SECONDS) as response:  # noqa: S310
-                return _Response(response.status, response.headers, response.read())
+                return _Response(response.status, dict(response.headers), response.read())
         except urllib.error.HTTPError as error:
             with error:
-                return _Response(error.code, error.headers, error.read())
+                return _Response(error.code, dict(error.headers), error.read())
         except (OSError, http.client.HTTPException) as error:
-            raise TransportError(getattr(error, "reason", None) or error) from error
+            raise TransportError(getattr(error, "reason", None) or error) from error  # type: ignore[no-untyped-call] # as above

@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode
 
-from pydicom.datadict import DicomDictionary
+from pydicom.datadict import keyword_dict
 
 from pacsbridge.errors import InvalidParameter
 
@@ -23,6 +23,8 @@ _HEX_TAG = re.compile(r"\(?([0-9A-Fa-f]{4}),?([0-9A-Fa-f]{4})\)?", re.ASCII)
 _MOST_FIELDS = 200
 #: What may stand on a request line as it is (RFC 3986, 3.4); browsers leave a few more unescaped.
 _QUERY = re.compile(r"[!-~]*", re.ASCII)
+#: PS3.18, 8.3.5.1 and 8.3.3.1. Presentation states are not among them: they are instances of their own.
+_RENDERING = frozenset({"accept", "annotation", "iccprofile", "quality", "viewport", "window"})
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -76,6 +78,12 @@ def checked_query(query: str) -> str:
     if not _QUERY.fullmatch(query) or "#" in query:
         raise InvalidParameter("The query string holds characters that must be percent-encoded.")
     return query
+
+
+def rendering_query(query: str) -> str:
+    """Keep of a query string what says how to render (PS3.18, 8.3.5), and nothing that could name an image."""
+    pairs = [(name.lower(), value) for name, value in _pairs(query)]
+    return urlencode([pair for pair in pairs if pair[0] in _RENDERING], quote_via=quote, safe=",/;=*")
 
 
 def parse_keys(query: str) -> SearchKeys:
@@ -146,9 +154,9 @@ def _number(text: str, name: str) -> int:
 
 @cache
 def _keywords_by_lower_case() -> dict[str, str]:
-    return {entry[4].lower(): entry[4] for entry in DicomDictionary.values() if entry[4]}
+    return {keyword.lower(): keyword for keyword in keyword_dict}
 
 
 @cache
 def _keywords_by_tag() -> dict[str, str]:
-    return {f"{tag:08X}": entry[4] for tag, entry in DicomDictionary.items() if entry[4]}
+    return {f"{tag:08X}": keyword for keyword, tag in keyword_dict.items()}

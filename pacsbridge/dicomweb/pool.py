@@ -129,7 +129,9 @@ class Pool:
                 async with asyncio.timeout(self._silence):
                     await self._places.acquire()
             except TimeoutError:
-                raise Busy("Too many images are being fetched. Try again in a moment.", retry_after=5) from None
+                raise Busy(
+                    "Too many images are being fetched. Try again in a moment.", retry_after=5
+                ) from None
         else:
             await self._places.acquire()
         try:
@@ -171,7 +173,9 @@ class Pool:
                     happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
                 )
         except TimeoutError:
-            raise UpstreamTimeout("The image archive does not answer. Try again later.", retry_after=10) from None
+            raise UpstreamTimeout(
+                "The image archive does not answer. Try again later.", retry_after=10
+            ) from None
         except (OSError, ConnectionBroken):
             raise UpstreamUnreachable("The image archive can't be reached. Try again later.") from None
         return connection

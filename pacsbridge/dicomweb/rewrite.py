@@ -42,7 +42,11 @@ class Rewriter:
         slash = rb"(?:\\?/)"  # JSON lets a slash be escaped (RFC 8259, 7)
         below = slash.join(re.escape(part) for part in path.encode().split(b"/"))
         self._pattern = re.compile(
-            rb'"https?:' + slash + rb'{2}[^"\\/\s]+' + below + rb"(?=\\?/(?:studies|series|instances|bulkdata)\\?/)"
+            rb'"https?:'
+            + slash
+            + rb'{2}[^"\\/\s]+'
+            + below
+            + rb"(?=\\?/(?:studies|series|instances|bulkdata)\\?/)"
         )
         self._replacement = json.dumps(public_root)[:-1].encode()
 

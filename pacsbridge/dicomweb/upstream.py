@@ -122,6 +122,10 @@ class Answer:
         """Whether the body has arrived whole already, as small ones do with their head."""
         return self._open().complete
 
+    def first_piece(self) -> memoryview | None:
+        """Give what came together with the head; None where nothing did."""
+        return self._open().take_piece()
+
     async def relay(self, sink: Sink, drain: Drain) -> None:
         """Pass the body on to a transport as it comes.
 
@@ -136,7 +140,8 @@ class Answer:
             raise _told(error) from error
 
     def _open(self) -> Connection:
-        assert self._connection is not None, "the answer is closed"
+        if self._connection is None:
+            raise RuntimeError("the answer is closed")
         return self._connection
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pacsbridge.accounts.service import Accounts
     from pacsbridge.checks import Checks
     from pacsbridge.config import Config
+    from pacsbridge.dicomweb.service import Dicomweb
+    from pacsbridge.dicomweb.trail import StudyTrail
     from pacsbridge.dimse.pool import PortPool
     from pacsbridge.his.patients import PatientApi
     from pacsbridge.jobs.engine import Engine
@@ -39,6 +41,8 @@ class Services:
     checks: Checks
     accounts: Accounts | None = None
     catalog: StudyCatalog | None = None
+    dicomweb: Dicomweb | None = None
+    study_trail: StudyTrail | None = None
     policy: AccessPolicy = field(default_factory=AccessPolicy)
     draining: bool = False
 
