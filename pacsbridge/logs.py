@@ -19,6 +19,7 @@ _QUIET = {
     "pynetdicom": logging.CRITICAL,
     "pydicom": logging.CRITICAL,
     "aiohttp.access": logging.CRITICAL,
+    "aiohttp.server": logging.CRITICAL,  # it repeats a request line that it can't read; our middleware logs the rest
     "asyncio": logging.WARNING,
     "PIL": logging.WARNING,
 }
