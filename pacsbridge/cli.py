@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="where to write it (else named like a download)"
     )
     command.set_defaults(run=_iso)
+    command = commands.add_parser("print", parents=[config], help="send studies to the CD publisher")
+    command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
+    command.set_defaults(run=_print)
     command = commands.add_parser("link", parents=[config], help="print a signed link, as the HIS makes them")
     what = command.add_mutually_exclusive_group(required=True)
     for purpose in Purpose:
@@ -193,6 +196,27 @@ def _iso(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     set_up_logging(config.server.model_copy(update={"log_level": "error"}))
     return asyncio.run(_make_iso(config, _numbers(options), options.output))
+
+
+def _print(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    set_up_logging(config.server.model_copy(update={"log_level": "error"}))
+    return asyncio.run(_send_print(config, _numbers(options)))
+
+
+async def _send_print(config: Config, numbers: Sequence[str]) -> int:
+    console = Console(stderr=True, highlight=False)
+    began = time.monotonic()
+    async with running_works(config, NoStore()) as works:
+        job = works.engine.submit(Kind.PRINT, numbers)
+        await _show_progress(console, works.engine, job)
+    for note in job.notes:
+        console.print(note, markup=False)
+    console.print(
+        f"sent to {config.publisher.ae_title}: {job.counts.sent} of {job.counts.received} instances, "
+        f"{time.monotonic() - began:.1f} s"
+    )
+    return DONE
 
 
 def _link(options: argparse.Namespace) -> int:
