@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import pycdlib.headervd
+import pycdlib.pycdlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ DIRECTORIES = st.lists(st.from_regex(r"\A[A-Z0-9_]{1,8}\Z"), max_size=6)
 
 @pytest.fixture(autouse=True)
 def _one_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The volume descriptors hold the time of rendering: here it stands still, so that two runs compare."""
+    """The metadata holds the time of its making: here it stands still, so that two runs compare."""
     still = types.SimpleNamespace(
         time=lambda: 1_700_000_000.0,
         localtime=time.localtime,
@@ -30,6 +31,7 @@ def _one_time(monkeypatch: pytest.MonkeyPatch) -> None:
         strftime=time.strftime,
     )
     monkeypatch.setattr(pycdlib.headervd, "time", still)
+    monkeypatch.setattr(pycdlib.pycdlib, "time", still)
 
 
 def make_file(
