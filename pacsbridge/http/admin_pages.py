@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from pacsbridge.accounts.users import FOUND_AT_ONCE, NewUser
-from pacsbridge.accounts.values import Role, utc_now, valid_grants
+from pacsbridge.accounts.values import Role, valid_grants
 from pacsbridge.errors import InvalidParameter, MissingParameter, RequestError
 from pacsbridge.http.admin import admin_of, not_oneself, role_of
 from pacsbridge.http.pages import page
@@ -115,7 +115,7 @@ async def _user_page(
         user=user,
         granted=await users.granted(user.id),
         sessions=await users.sessions(user.id),
-        now=utc_now(),
+        now=users.clock(),
         own=by.subject,
         problem=problem,
         made=made,

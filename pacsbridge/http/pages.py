@@ -44,9 +44,10 @@ def page(request: web.Request, template: str, *, status: int = 200, **values: An
         status=status,
         content_type="text/html",
         headers={
-            "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
+            "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
             f"form-action 'self'{elsewhere}; frame-ancestors 'none'; base-uri 'none'",
-            "Referrer-Policy": "no-referrer",
+            # Not no-referrer: with that, a browser sends "Origin: null" with a form, and check_origin refuses it.
+            "Referrer-Policy": "same-origin",
             "X-Content-Type-Options": "nosniff",
             hdrs.CACHE_CONTROL: "no-store",
         },

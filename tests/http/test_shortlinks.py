@@ -118,8 +118,8 @@ async def test_unknown_expired_and_revoked_look_the_same(desk: Desk) -> None:
     assert seen == {(404, "not_found", "There is no such link, or it is no longer valid.")}
 
 
-async def test_a_person_sees_a_page_not_json(desk: Desk) -> None:
-    answer = await opened(desk, "A" * 22, headers={"Accept": "text/html,*/*"})
+async def test_a_person_sees_a_page_not_json(sqlite_desk: Desk) -> None:
+    answer = await opened(sqlite_desk, "A" * 22, headers={"Accept": "text/html,*/*"})
     assert answer.status == 404
     assert "no longer valid" in answer.body.decode()
     assert answer.headers["Content-Type"].startswith("text/html")
@@ -131,13 +131,13 @@ async def test_looking_with_head_opens_nothing(desk: Desk) -> None:
     assert (await desk.ask("GET", f"/api/shortlinks/{code}")).json["opened_count"] == 0
 
 
-async def test_the_page_escapes_what_it_shows(desk: Desk) -> None:
-    desk.catalog.studies["A1"] = [
+async def test_the_page_escapes_what_it_shows(sqlite_desk: Desk) -> None:
+    sqlite_desk.catalog.studies["A1"] = [
         FoundStudy("1.2.3", "A1", "20260102", "<b>CT & chest</b>", ("CT", "SR")),
     ]
     body = {"reference": "r", "accession_numbers": ["A1"], "patient_name": "<script>alert(1)</script>^X=x"}
-    code = (await desk.post("/api/shortlinks", body)).json["code"]
-    page = (await desk.ask("GET", f"/s/{code}/studies")).body.decode()
+    code = (await sqlite_desk.post("/api/shortlinks", body)).json["code"]
+    page = (await sqlite_desk.ask("GET", f"/s/{code}/studies")).body.decode()
     assert "<script" not in page
     assert "&lt;b&gt;CT &amp; chest&lt;/b&gt;" in page
     assert "2026-01-02" in page
@@ -172,8 +172,8 @@ async def test_qr_codes(desk: Desk) -> None:
         ({"reference": "\ud800"}, "invalid_parameter"),
     ],
 )
-async def test_what_cannot_be_made(desk: Desk, change: dict[str, Any], code: str) -> None:
-    answer = await desk.post("/api/shortlinks", LINK | change)
+async def test_what_cannot_be_made(sqlite_desk: Desk, change: dict[str, Any], code: str) -> None:
+    answer = await sqlite_desk.post("/api/shortlinks", LINK | change)
     assert (answer.status, answer.json["error"]["code"]) == (400, code)
 
 
