@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -36,6 +37,7 @@ from pacsbridge.http import (
     shortlinks,
 )
 from pacsbridge.http.catalog import PacsCatalog
+from pacsbridge.http.protocol import JsonRunner
 from pacsbridge.http.services import SERVICES, Services, Works
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: What was cancelled at the end may take so long to see it, in seconds.
+_CANCEL_SECONDS = 5.0
 #: Threads for blocking work: queries, moves, reading images. They mostly wait.
 _THREADS = 64
 
@@ -215,13 +219,13 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         The HTTP port can't be bound.
     """
     server = services.config.server
-    runner = web.AppRunner(
+    runner = JsonRunner(
         make_app(services),
         handle_signals=False,
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=server.idle_timeout_seconds,
-        shutdown_timeout=server.shutdown_timeout_seconds,
+        shutdown_timeout=_CANCEL_SECONDS,
     )
     await runner.setup()
     try:
@@ -232,7 +236,24 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         log.info("stopping")
     finally:
         services.draining = True
+        await runner.stop_listening()
+        await _finish(services.handling, server.shutdown_timeout_seconds)
         await runner.cleanup()
+
+
+async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
+    """Let what is being answered end by itself for some seconds, and cancel the rest."""
+    # Not aiohttp's own waiting: it waits once more, as long, before it cancels.
+    end = time.monotonic() + seconds
+    while handling and (left := end - time.monotonic()) > 0:
+        await asyncio.wait(set(handling), timeout=left)
+    if handling:
+        log.warning("what was still being answered is cut off", requests=len(handling))
+    cut_off = set(handling)
+    for task in cut_off:
+        task.cancel()
+    if cut_off:
+        await asyncio.wait(cut_off, timeout=_CANCEL_SECONDS)
 
 
 async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None) -> None:

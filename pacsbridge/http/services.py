@@ -10,6 +10,8 @@ from aiohttp import web
 from pacsbridge.accounts.policy import AccessPolicy
 
 if TYPE_CHECKING:
+    import asyncio
+
     from pacsbridge.accounts.catalog import StudyCatalog
     from pacsbridge.accounts.service import Accounts
     from pacsbridge.checks import Checks
@@ -31,7 +33,7 @@ class Works:
 
 @dataclass(slots=True)
 class Services:
-    """The parts of the running service; `draining` once it is about to end."""
+    """The parts of the running service; `draining` once it is about to end, `handling` what it still does."""
 
     config: Config
     works: Works
@@ -41,6 +43,7 @@ class Services:
     catalog: StudyCatalog | None = None
     policy: AccessPolicy = field(default_factory=AccessPolicy)
     draining: bool = False
+    handling: set[asyncio.Task[object]] = field(default_factory=set)
 
     @property
     def engine(self) -> Engine:
