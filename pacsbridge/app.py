@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -14,11 +15,29 @@ import structlog
 from aiohttp import web
 
 from pacsbridge import __version__, checks
-from pacsbridge.db import Database
+from pacsbridge.accounts.policy import AccessPolicy
+from pacsbridge.accounts.service import Accounts
+from pacsbridge.db import Database, upgrade_in_thread
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.errors import DatabaseUnavailable
 from pacsbridge.his.patients import PatientApi
-from pacsbridge.http import discs, health, jobs, metrics, middleware
+from pacsbridge.http import (
+    admin,
+    admin_pages,
+    auth,
+    discs,
+    health,
+    identity,
+    jobs,
+    login,
+    metrics,
+    middleware,
+    pages,
+    shortlinks,
+)
+from pacsbridge.http.catalog import PacsCatalog
+from pacsbridge.http.protocol import JsonRunner
 from pacsbridge.http.services import SERVICES, Services, Works
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
@@ -37,6 +56,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+#: What was cancelled at the end may take so long to see it, in seconds.
+_CANCEL_SECONDS = 5.0
 #: Threads for blocking work: queries, moves, reading images. They mostly wait.
 _THREADS = 64
 
@@ -98,22 +119,71 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
         store = JobStore(database, url, keep_days=config.database.keep_jobs_days, upgrade=upgrade)
         await stack.enter_async_context(store)
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
+        accounts = await stack.enter_async_context(running_accounts(config, database, upgrade=upgrade))
         works = await stack.enter_async_context(running_works(config, store))
-        yield Services(config=config, works=works, patients=patients, checks=_checks(config, patients, store))
+        yield Services(
+            config=config,
+            works=works,
+            patients=patients,
+            checks=_checks(config, patients, store),
+            accounts=accounts,
+            catalog=PacsCatalog(config.pacs),
+            policy=AccessPolicy(doctor_scope=config.dicomweb.doctor_scope),
+        )
+
+
+@asynccontextmanager
+async def running_accounts(
+    config: Config, database: Database, *, upgrade: bool = True
+) -> AsyncIterator[Accounts | None]:
+    """Start the accounts where the configuration has a secret for them, or a proxy that needs them.
+
+    A database that is away stops nothing else: whoever signs in then is told so.
+
+    Raises
+    ------
+    ConfigError
+        ``jwt_secret`` is missing though the proxy is on, or can't protect anything; a static user can't be
+        used.
+    """
+    if not config.accounts.jwt_secret.get_secret_value() and config.dicomweb.upstream == "off":
+        yield None
+        return
+    accounts = Accounts(config.accounts, database)
+    if upgrade:
+        try:
+            await upgrade_in_thread(config.database.url.get_secret_value())
+        except DatabaseUnavailable as error:
+            log.warning("accounts wait for the database", reason=error.message)
+    if not config.auth.enabled:
+        log.warning("anybody who reaches the port can make short links: switch auth.enabled on")
+    accounts.start()
+    try:
+        yield accounts
+    finally:
+        await accounts.close()
 
 
 def make_app(services: Services) -> web.Application:
     """Make the HTTP application over running services."""
     app = web.Application(
-        middlewares=[middleware.identify, middleware.errors_as_json, middleware.cors],
+        middlewares=[
+            middleware.identify,
+            middleware.errors_as_json,
+            middleware.cors,
+            pages.errors_as_pages,
+        ],
         client_max_size=1 << 20,
     )
     app[SERVICES] = services
     app.on_response_prepare.append(middleware.add_headers)
+    app.on_response_prepare.append(identity.add_cookie)
     health.add_routes(app)
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
+    for resource in (pages, auth, login, shortlinks, admin, admin_pages):
+        resource.add_routes(app)
     return app
 
 
@@ -149,13 +219,13 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         The HTTP port can't be bound.
     """
     server = services.config.server
-    runner = web.AppRunner(
+    runner = JsonRunner(
         make_app(services),
         handle_signals=False,
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=server.idle_timeout_seconds,
-        shutdown_timeout=server.shutdown_timeout_seconds,
+        shutdown_timeout=_CANCEL_SECONDS,
     )
     await runner.setup()
     try:
@@ -166,7 +236,24 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         log.info("stopping")
     finally:
         services.draining = True
+        await runner.stop_listening()
+        await _finish(services.handling, server.shutdown_timeout_seconds)
         await runner.cleanup()
+
+
+async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
+    """Let what is being answered end by itself for some seconds, and cancel the rest."""
+    # Not aiohttp's own waiting: it waits once more, as long, before it cancels.
+    end = time.monotonic() + seconds
+    while handling and (left := end - time.monotonic()) > 0:
+        await asyncio.wait(set(handling), timeout=left)
+    if handling:
+        log.warning("what was still being answered is cut off", requests=len(handling))
+    cut_off = set(handling)
+    for task in cut_off:
+        task.cancel()
+    if cut_off:
+        await asyncio.wait(cut_off, timeout=_CANCEL_SECONDS)
 
 
 async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None) -> None:

@@ -327,6 +327,38 @@ def test_a_head_of_a_megabyte_is_read_in_linear_time(
     assert reads.count <= (4 * path.stat().st_size if undefined_length else 2 * part10_module.HEAD_LENGTH)
 
 
+def test_an_element_beyond_all_reason_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(part10_module, "LONGEST_ELEMENT", 100_000)
+    whole = dataset(ReferencedImageSequence=[Dataset()] * 50_000)
+    whole["ReferencedImageSequence"].is_undefined_length = True
+    with pytest.raises(InvalidInstance, match="too long"):
+        read_instance(write(tmp_path / "a", part10(whole)))
+
+
+def test_a_sequence_that_is_kept_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a", part10(report()))
+    monkeypatch.setattr(part10_module, "LONGEST_KEPT", 10)
+    with pytest.raises(InvalidInstance, match="too long"):
+        read_instance(path)
+
+
+def test_a_text_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    content = part10(dataset(), ImplicitVRLittleEndian)
+    name = b"\x10\x00\x10\x00\x08\x00\x00\x00Doe^Jane"
+    assert name in content
+    long = b"\x10\x00\x10\x00" + struct.pack("<I", 70_000) + b"x" * 70_000
+    with pytest.raises(InvalidInstance, match="too long"):
+        read_instance(write(tmp_path / "a", content.replace(name, long)))
+
+
+def test_a_text_that_is_no_text_counts_as_absent(tmp_path: Path) -> None:
+    content = part10(dataset())
+    name = b"\x10\x00\x10\x00PN\x08\x00Doe^Jane"
+    for other in (b"US\x08\x00Doe^Jane", b"SQ\0\0\0\0\0\0"):
+        replaced = content.replace(name, name[:4] + other)
+        assert "PatientName" not in read_instance(write(tmp_path / "a", replaced)).dataset()
+
+
 def test_a_file_may_be_filled_up_with_zeros(tmp_path: Path) -> None:
     content = part10(dataset())
     for zeros in (1, 7, 8, 100_000):

@@ -42,12 +42,17 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     began = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    handling = request.app[SERVICES].handling
+    handling.add(task)
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         status: int | str = "client left"
         try:
             response = await handler(request)
             status = response.status
         finally:
+            handling.discard(task)
             seconds = time.monotonic() - began
             metrics.HTTP_REQUESTS.labels(_method(request), _route(request), status).inc()
             metrics.HTTP_SECONDS.labels(_route(request)).observe(seconds)
@@ -131,7 +136,7 @@ def error_response(
 
 
 def _refuse_when_stopping(request: web.Request) -> None:
-    if request.app[SERVICES].draining:
+    if request.app[SERVICES].draining and request.path not in _QUIET_PATHS:
         raise Busy("The service is stopping. Try again in a moment.", retry_after=30)
 
 

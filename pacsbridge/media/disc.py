@@ -308,8 +308,9 @@ class _Maker:
         if capacity and size > capacity:
             viewer = f", {megabytes(self._viewer_size())} of it the viewer" if self._viewer_files else ""
             raise TooLarge(
-                f"The disc would hold {qualifier}{megabytes(size)}{viewer}; the limit is {megabytes(capacity)} "
-                "(media.capacity_bytes). Make a disc of fewer studies, or have the limit raised."
+                f"The disc would hold {qualifier}{megabytes(size)}{viewer}; "
+                f"the limit is {megabytes(capacity, up=False)} (media.capacity_bytes). "
+                "Make a disc of fewer studies, or have the limit raised."
             )
 
     def _checkpoint(self) -> None:

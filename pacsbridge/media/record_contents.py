@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
-from pacsbridge.elements import NUMBER_SIZES, SQ, encode, split, value_of
+from pacsbridge.elements import EXPLICIT_LITTLE, NUMBER_SIZES, SQ, Element, encode, items, split, value_of
 from pacsbridge.media.record_filling import Attributes, fill, integer
 from pacsbridge.records import RECORD_KEYS, record_type, tag_of
 
@@ -34,8 +34,8 @@ _FILE_INSTANCE: Final = tag_of("ReferencedSOPInstanceUIDInFile")
 _FILE_SYNTAX: Final = tag_of("ReferencedTransferSyntaxUIDInFile")
 
 _FILE_ID_GRAMMAR: Final = re.compile(r"[A-Z0-9_]{1,8}(\\[A-Z0-9_]{1,8}){0,7}")
-#: VRs whose text is in the SpecificCharacterSet (PS3.5 6.1.2.2), and what may hold them.
-_IN_CHARACTER_SET: Final = frozenset((b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT", SQ))
+#: VRs whose text is in the SpecificCharacterSet (PS3.5 6.1.2.2).
+_IN_CHARACTER_SET: Final = frozenset((b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"))
 #: Starts a code extension (PS3.5 6.1.2.5), after which 7-bit bytes aren't ASCII.
 _ESCAPE: Final = b"\x1b"
 
@@ -184,7 +184,7 @@ def _encode_keys(
         element = _find(key, sources)
         if element is not None:
             parts.append(element)
-            extended = extended or (key.vr in _IN_CHARACTER_SET and not _is_ascii(element))
+            extended = extended or not _is_ascii(element)
         elif key.type == "1" or (key.tag == _VERIFIED and sources[0].value(_FLAG) == b"VERIFIED"):
             parts.append(encode(key.tag, key.vr, filled(key.keyword)))
         elif key.type == "2":
@@ -211,5 +211,10 @@ def _has_value(key: Key, element: bytes) -> bool:
 
 
 def _is_ascii(element: bytes) -> bool:
-    value = value_of(element)
-    return value.isascii() and _ESCAPE not in value
+    """Tell whether all text in an element is the same in any character set."""
+    vr, value = element[4:6], value_of(element)
+    if vr == SQ:
+        sequence = Element(0, SQ, 0, len(value), len(value))
+        contents = (split(value[start:end]) for start, end in items(value, sequence, EXPLICIT_LITTLE))
+        return all(_is_ascii(inner) for content in contents for inner in content.values())
+    return vr not in _IN_CHARACTER_SET or (value.isascii() and _ESCAPE not in value)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 NO_DATE: Final = b"19000101"
 NO_TIME: Final = b"000000"
-UNKNOWN_PATIENT: Final = b"UNKNOWN-%d"
+UNKNOWN_PATIENT: Final = b"UNKNOWN"
 
 _DATES: Final = tuple(
     (tag_of(f"{what}Date"), tag_of(f"{what}Time"))

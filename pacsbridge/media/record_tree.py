@@ -1,7 +1,8 @@
 """The tree of a DICOMDIR: patients, their studies, series and instances, each one once and in order.
 
 - A patient is a PatientID with its IssuerOfPatientID: two issuers may give the same ID to two people. Where a
-  PatientID has one issuer at most on the disc, instances without an issuer belong to it.
+  PatientID has one issuer at most on the disc, instances without an issuer belong to it. A PatientID may stand
+  in one PATIENT record only (F.5.1): in the records of further issuers it gets ``-2``, ``-3`` and so on.
 - A study, a series and an instance is its UID. One that contradictory data puts under two parents stands
   under the first of them; an instance that is given twice is there once, as it was given first.
 - Patients are in the order of their IDs, studies of date and time, series and instances of their numbers;
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
-from pacsbridge.elements import split
+from pacsbridge.elements import encode, split
 from pacsbridge.media.record_contents import all_attributes, first_value, leaf_content, upper_content
 from pacsbridge.media.record_filling import (
     NO_DATE,
@@ -50,13 +51,6 @@ _STUDY_KEYS: Final = {key.keyword: key for key in RECORD_KEYS["STUDY"]}
 
 
 @dataclass(slots=True)
-class _Series:
-    uid: str
-    sources: list[Attributes] = field(default_factory=list)
-    leaves: list[Leaf] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class _Study:
     uid: str
     sources: list[Attributes] = field(default_factory=list)
@@ -64,6 +58,14 @@ class _Study:
     series: list[_Series] = field(default_factory=list)
     date: bytes = b""
     time: bytes = b""
+
+
+@dataclass(slots=True)
+class _Series:
+    uid: str
+    study: _Study
+    sources: list[Attributes] = field(default_factory=list)
+    leaves: list[Leaf] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -85,17 +87,31 @@ def directory_records(entries: Iterable[DirectoryEntry]) -> Iterator[tuple[int, 
         A ReferencedFileID is none.
     """
     patients = _tree(entries)
-    taken = {patient.PatientID for patient in patients}
-    unknown = (name for number in count(1) if (name := UNKNOWN_PATIENT % number) not in taken)
-    for patient in patients:
-        filled = {"PatientID": patient.PatientID or next(unknown)}
-        yield PATIENT_LEVEL, upper_content("PATIENT", patient.sources, filled)
+    for patient, PatientID in zip(patients, _unique_ids(patients), strict=True):
+        own = Attributes({**patient.sources[0].elements, _PATIENT_ID: encode(_PATIENT_ID, b"LO", PatientID)})
+        yield PATIENT_LEVEL, upper_content("PATIENT", [own, *patient.sources[1:]], {})
         for study in patient.studies:
             _date(study)
         patient.studies.sort(key=lambda study: (study.date, study.time, study.uid))
         for place, study in enumerate(patient.studies, 1):
             yield STUDY_LEVEL, _study_record(study, place)
             yield from _series_records(study)
+
+
+def _unique_ids(patients: Sequence[_Patient]) -> Iterator[bytes]:
+    """Give each patient an ID that no other has: their own, wherever possible."""
+    taken = {patient.PatientID for patient in patients}
+    given: set[bytes] = set()
+    for patient in patients:
+        PatientID = patient.PatientID
+        if not PatientID or PatientID in given:
+            stem, first = (PatientID, 2) if PatientID else (UNKNOWN_PATIENT, 1)
+            PatientID = next(
+                other for number in count(first) if (other := b"%b-%d" % (stem, number)) not in taken
+            )
+            taken.add(PatientID)
+        given.add(PatientID)
+        yield PatientID
 
 
 def _tree(entries: Iterable[DirectoryEntry]) -> list[_Patient]:
@@ -109,16 +125,16 @@ def _tree(entries: Iterable[DirectoryEntry]) -> list[_Patient]:
     for source, group in sources:
         instance = group[0].instance
         identity = _identity(source, issuers)
-        study = studies.get(instance.StudyInstanceUID)
+        one = series.get(instance.SeriesInstanceUID)
+        study = one.study if one else studies.get(instance.StudyInstanceUID)
         if study is None:
             study = studies[instance.StudyInstanceUID] = _Study(instance.StudyInstanceUID)
             patients.setdefault(identity, _Patient(source.value(_PATIENT_ID))).studies.append(study)
+        if one is None:
+            one = series[instance.SeriesInstanceUID] = _Series(instance.SeriesInstanceUID, study)
+            study.series.append(one)
         if identity in patients:
             patients[identity].sources.append(source)
-        one = series.get(instance.SeriesInstanceUID)
-        if one is None:
-            one = series[instance.SeriesInstanceUID] = _Series(instance.SeriesInstanceUID)
-            study.series.append(one)
         study.sources.append(source)
         study.instances.extend((source, entry.instance) for entry in group)
         one.sources.append(source)

@@ -56,7 +56,7 @@ class Viewer:
         """
         root = viewer_dir.absolute()
         if not root.is_dir():
-            raise ConfigError(f"{_KEY}: {root} is no directory")
+            raise ConfigError(f"{_KEY}: {_shown(root)} is no directory")
         scan = _Scan(root)
         scan.folder(root, (), ())
         return cls(tuple(scan.entries), tuple(scan.folders))
@@ -84,6 +84,11 @@ class Viewer:
         return [DiscDirectory(folder.iso, folder.joliet) for folder in self.folders]
 
 
+def _shown(path: Path) -> str:
+    """Write a path on one line, whatever is in it."""
+    return str(path) if str(path).isprintable() else ascii(str(path))
+
+
 class _Scan:
     """Walks the folder and checks everything that a disc could choke on."""
 
@@ -97,7 +102,7 @@ class _Scan:
         try:
             children = {child.name: child for child in sorted(folder.iterdir())}
         except OSError as error:
-            raise ConfigError(f"{_KEY}: {folder} can't be read: {error.strerror}") from None
+            raise ConfigError(f"{_KEY}: {_shown(folder)} can't be read: {error.strerror}") from None
         directories = frozenset(name for name, child in children.items() if self._is_directory(child))
         self._check_names(children, at_root=not joliet)
         short = iso_names(children, directories=directories)
@@ -105,7 +110,7 @@ class _Scan:
             entry = _Entry(child, (*iso, short[name]), (*joliet, name))
             if len(entry.iso) > MAX_DEPTH:
                 raise ConfigError(
-                    f"{_KEY}: {child} is deeper than {MAX_DEPTH} levels, which a disc can't have"
+                    f"{_KEY}: {_shown(child)} is deeper than {MAX_DEPTH} levels, which a disc can't have"
                 )
             if name in directories:
                 self.folders.append(entry)
@@ -117,15 +122,15 @@ class _Scan:
         """Tell directory from file; refuse everything else, and what can't be read."""
         try:
             if not path.resolve(strict=True).is_relative_to(self._root):
-                raise ConfigError(f"{_KEY}: {path} is a link that leads out of the folder")
+                raise ConfigError(f"{_KEY}: {_shown(path)} is a link that leads out of the folder")
             status = path.stat()
         except (OSError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or "it is a link to itself"
-            raise ConfigError(f"{_KEY}: {path} can't be read: {reason}") from None
+            raise ConfigError(f"{_KEY}: {_shown(path)} can't be read: {reason}") from None
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)) or not os.access(path, os.R_OK):
-            raise ConfigError(f"{_KEY}: {path} is not a file that can be read")
+            raise ConfigError(f"{_KEY}: {_shown(path)} is not a file that can be read")
         if status.st_size > MAX_FILE_SIZE:
-            raise ConfigError(f"{_KEY}: {path} is over 4 GiB, which a disc can't have")
+            raise ConfigError(f"{_KEY}: {_shown(path)} is over 4 GiB, which a disc can't have")
         return stat.S_ISDIR(status.st_mode)
 
     @staticmethod
@@ -133,9 +138,11 @@ class _Scan:
         seen: set[str] = set()
         for name, path in children.items():
             if problem := joliet_problem(name):
-                raise ConfigError(f"{_KEY}: {path} can't be put on a disc: {problem}")
+                raise ConfigError(f"{_KEY}: {_shown(path)} can't be put on a disc: {problem}")
             if at_root and name.upper() in RESERVED:
-                raise ConfigError(f"{_KEY}: {path} has a name that the disc uses itself; rename it")
+                raise ConfigError(f"{_KEY}: {_shown(path)} has a name that the disc uses itself; rename it")
             if name.casefold() in seen:
-                raise ConfigError(f"{_KEY}: {path} differs from another name only in upper and lower case")
+                raise ConfigError(
+                    f"{_KEY}: {_shown(path)} differs from another name only in upper and lower case"
+                )
             seen.add(name.casefold())
