@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -14,41 +15,63 @@ import structlog
 from aiohttp import web
 
 from pacsbridge import __version__, checks
+from pacsbridge.accounts.policy import AccessPolicy
+from pacsbridge.accounts.service import Accounts
+from pacsbridge.db import Database, upgrade_in_thread
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.errors import DatabaseUnavailable
 from pacsbridge.his.patients import PatientApi
-from pacsbridge.http import discs, health, middleware
-from pacsbridge.http.services import SERVICES, Services
+from pacsbridge.http import (
+    admin,
+    admin_pages,
+    auth,
+    discs,
+    health,
+    identity,
+    jobs,
+    login,
+    metrics,
+    middleware,
+    pages,
+    shortlinks,
+)
+from pacsbridge.http.catalog import PacsCatalog
+from pacsbridge.http.protocol import JsonRunner
+from pacsbridge.http.services import SERVICES, Services, Works
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
+from pacsbridge.jobs.prints import Printer
 from pacsbridge.jobs.receive import Receiving
 from pacsbridge.jobs.shelf import Shelf
 from pacsbridge.jobs.spool import Spool
+from pacsbridge.jobs.store import JobStore
 from pacsbridge.media.disc import DiscOptions, Viewer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pacsbridge.config import Config
+    from pacsbridge.jobs.store import Store
 
 log = structlog.get_logger(__name__)
 
+#: What was cancelled at the end may take so long to see it, in seconds.
+_CANCEL_SECONDS = 5.0
 #: Threads for blocking work: queries, moves, reading images. They mostly wait.
 _THREADS = 64
 
 
 @asynccontextmanager
-async def running_engine(config: Config) -> AsyncIterator[Engine]:
+async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     """Start everything that makes discs, and stop it in the opposite order.
 
     Raises
     ------
     ConfigError
         The viewer folder can't go on a disc.
-    PacsbridgeError
-        A port of the pool can't be bound.
     OSError
-        The spool can't be written.
+        The spool can't be written, a port of the pool can't be bound.
     """
     media = config.media
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "worker"))
@@ -65,39 +88,102 @@ async def running_engine(config: Config) -> AsyncIterator[Engine]:
     shelf = Shelf(spool, media.keep_minutes * 60)
     scp = StorageScp(config.storage_scp)
     ports = config.storage_scp.ports
-    queue_length = config.storage_scp.queue_length
-    capacity = len(ports) + queue_length
-    receiving = Receiving(config, PortPool(scp, ports, capacity))
-    maker = DiscMaker(receiving, options, spool, shelf)
-    engine = Engine(maker, shelf, capacity)
+    capacity = len(ports) + config.storage_scp.queue_length
+    pool = PortPool(scp, ports, capacity)
+    receiving = Receiving(config, pool)
+    engine = Engine(
+        DiscMaker(receiving, options, spool, shelf), Printer(config, receiving, spool), shelf, store, capacity
+    )
     scp.start()
     try:
-        engine.start()
-        yield engine
+        await engine.start()
+        yield Works(engine=engine, pool=pool, spool=spool)
     finally:
         await engine.close()
         await asyncio.to_thread(scp.stop)
 
 
 @asynccontextmanager
-async def running_services(config: Config) -> AsyncIterator[Services]:
-    """Start all that the HTTP server calls."""
+async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIterator[Services]:
+    """Start all that the HTTP server calls.
+
+    Parameters
+    ----------
+    upgrade
+        Whether the database's schema is brought up to date.
+    """
+    url = config.database.url.get_secret_value()
     async with AsyncExitStack() as stack:
+        database = Database(url)
+        stack.push_async_callback(database.close)
+        store = JobStore(database, url, keep_days=config.database.keep_jobs_days, upgrade=upgrade)
+        await stack.enter_async_context(store)
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
-        engine = await stack.enter_async_context(running_engine(config))
-        yield Services(config=config, engine=engine, patients=patients, checks=_checks(config, patients))
+        accounts = await stack.enter_async_context(running_accounts(config, database, upgrade=upgrade))
+        works = await stack.enter_async_context(running_works(config, store))
+        yield Services(
+            config=config,
+            works=works,
+            patients=patients,
+            checks=_checks(config, patients, store),
+            accounts=accounts,
+            catalog=PacsCatalog(config.pacs),
+            policy=AccessPolicy(doctor_scope=config.dicomweb.doctor_scope),
+        )
+
+
+@asynccontextmanager
+async def running_accounts(
+    config: Config, database: Database, *, upgrade: bool = True
+) -> AsyncIterator[Accounts | None]:
+    """Start the accounts where the configuration has a secret for them, or a proxy that needs them.
+
+    A database that is away stops nothing else: whoever signs in then is told so.
+
+    Raises
+    ------
+    ConfigError
+        ``jwt_secret`` is missing though the proxy is on, or can't protect anything; a static user can't be
+        used.
+    """
+    if not config.accounts.jwt_secret.get_secret_value() and config.dicomweb.upstream == "off":
+        yield None
+        return
+    accounts = Accounts(config.accounts, database)
+    if upgrade:
+        try:
+            await upgrade_in_thread(config.database.url.get_secret_value())
+        except DatabaseUnavailable as error:
+            log.warning("accounts wait for the database", reason=error.message)
+    if not config.auth.enabled:
+        log.warning("anybody who reaches the port can make short links: switch auth.enabled on")
+    accounts.start()
+    try:
+        yield accounts
+    finally:
+        await accounts.close()
 
 
 def make_app(services: Services) -> web.Application:
     """Make the HTTP application over running services."""
     app = web.Application(
-        middlewares=[middleware.identify, middleware.errors_as_json, middleware.cors],
+        middlewares=[
+            middleware.identify,
+            middleware.errors_as_json,
+            middleware.cors,
+            pages.errors_as_pages,
+        ],
         client_max_size=1 << 20,
     )
     app[SERVICES] = services
     app.on_response_prepare.append(middleware.add_headers)
+    app.on_response_prepare.append(identity.add_cookie)
     health.add_routes(app)
+    metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
+    jobs.add_routes(app)
+    for resource in (pages, auth, login, shortlinks, admin, admin_pages):
+        resource.add_routes(app)
     return app
 
 
@@ -120,46 +206,76 @@ async def check_all(config: Config) -> list[checks.Check]:
         return [await checks.probe(name, ask) for name, ask in probes.items()]
 
 
-async def serve(config: Config, *, on_start: Callable[[], None] = lambda: None) -> None:
-    """Run the service until SIGTERM or SIGINT.
+@asynccontextmanager
+async def running_server(services: Services) -> AsyncIterator[int]:
+    """Listen, and yield the port.
 
-    Then new requests are refused, running ones may go on for ``shutdown_timeout_seconds``, what is left is
-    cancelled, the spool is emptied.
+    At the end new requests are refused, running ones may go on for ``shutdown_timeout_seconds``, what is left
+    then is cancelled.
 
     Raises
     ------
     OSError
         The HTTP port can't be bound.
     """
+    server = services.config.server
+    runner = JsonRunner(
+        make_app(services),
+        handle_signals=False,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=server.idle_timeout_seconds,
+        shutdown_timeout=_CANCEL_SECONDS,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, server.host, server.port).start()
+        port = int(runner.addresses[0][1])
+        log.info("listening", host=server.host, port=port, version=__version__)
+        yield port
+        log.info("stopping")
+    finally:
+        services.draining = True
+        await runner.stop_listening()
+        await _finish(services.handling, server.shutdown_timeout_seconds)
+        await runner.cleanup()
+
+
+async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
+    """Let what is being answered end by itself for some seconds, and cancel the rest."""
+    # Not aiohttp's own waiting: it waits once more, as long, before it cancels.
+    end = time.monotonic() + seconds
+    while handling and (left := end - time.monotonic()) > 0:
+        await asyncio.wait(set(handling), timeout=left)
+    if handling:
+        log.warning("what was still being answered is cut off", requests=len(handling))
+    cut_off = set(handling)
+    for task in cut_off:
+        task.cancel()
+    if cut_off:
+        await asyncio.wait(cut_off, timeout=_CANCEL_SECONDS)
+
+
+async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None) -> None:
+    """Run the service until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with running_services(config) as services:
-        runner = web.AppRunner(
-            make_app(services),
-            handle_signals=False,
-            access_log=None,
-            handler_cancellation=True,
-            keepalive_timeout=config.server.idle_timeout_seconds,
-            shutdown_timeout=config.server.shutdown_timeout_seconds,
-        )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, config.server.host, config.server.port).start()
-            log.info("listening", host=config.server.host, port=config.server.port, version=__version__)
-            on_start()
-            await stop.wait()
-            log.info("stopping")
-            services.draining = True
-        finally:
-            await runner.cleanup()
+    async with running_services(config, upgrade=upgrade) as services, running_server(services):
+        on_start()
+        await stop.wait()
     log.info("stopped")
 
 
-def _checks(config: Config, patients: PatientApi) -> checks.Checks:
+def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Checks:
     async def storage_scp() -> str:
         return f"{len(config.storage_scp.ports)} ports"
+
+    async def database() -> str:
+        if store.problem is not None:
+            raise checks.ProbeFailed(store.problem)
+        return "answers"
 
     async def off() -> None:
         return None
@@ -171,7 +287,7 @@ def _checks(config: Config, patients: PatientApi) -> checks.Checks:
             "spool": lambda: checks.probe_spool(config),
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
-            "database": off,
+            "database": database,
             "dicomweb": off,
         }
     )

@@ -153,12 +153,12 @@ async def probe_port(config: Config, port: ScpPort) -> str:
     scp = StorageScp(own)
     try:
         await asyncio.to_thread(scp.start)
-    except PacsbridgeError as error:
+    except OSError as error:
         peer = replace(Peer.pacs(config.pacs), host="127.0.0.1", port=port.port, ae_title=port.ae_title)
         try:
             await _echo(peer)
         except PacsbridgeError:
-            raise ProbeFailed(error.message) from None
+            raise ProbeFailed(str(error)) from None
         return f"a Storage SCP listens on port {port.port} already (a running pacsbridge?)"
     await asyncio.to_thread(scp.stop)
     return f"port {port.port} can be bound"

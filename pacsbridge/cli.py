@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pacsbridge import __version__
-from pacsbridge.app import check_all, running_engine, serve
+from pacsbridge import __version__, usercli
+from pacsbridge.app import check_all, running_works, serve
 from pacsbridge.config import (
     Config,
     ConfigError,
@@ -31,9 +31,11 @@ from pacsbridge.config import (
 from pacsbridge.demo.pacs import DemoPacs
 from pacsbridge.demo.patients import write_sample_patients
 from pacsbridge.errors import PacsbridgeError
+from pacsbridge.http.links import Purpose, make_link
 from pacsbridge.http.names import patient_stem, safe_stem
 from pacsbridge.http.parameters import distinct_accession_numbers
 from pacsbridge.jobs.job import Kind, State
+from pacsbridge.jobs.store import NoStore
 from pacsbridge.logs import set_up_logging
 
 if TYPE_CHECKING:
@@ -50,12 +52,16 @@ _LOOK_SECONDS = 0.1
 _MEGABYTE = 1_000_000
 
 
+class UsageError(Exception):
+    """The command line can't be used."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit code: 0 done, 1 failed, 2 usage or configuration."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except ConfigError as error:
+    except (ConfigError, UsageError) as error:
         _complain(str(error))
         return USAGE
     except PacsbridgeError as error:
@@ -80,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser("serve", parents=[config], help="run the service")
+    command.add_argument("--no-db-upgrade", action="store_true", help="leave the database's schema as it is")
     command.set_defaults(run=_serve)
     command = commands.add_parser("check", parents=[config], help="try every dependency for real")
     command.set_defaults(run=_check)
@@ -92,6 +99,17 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, metavar="FILE", help="where to write it (else named like a download)"
     )
     command.set_defaults(run=_iso)
+    command = commands.add_parser("print", parents=[config], help="send studies to the CD publisher")
+    command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
+    command.set_defaults(run=_print)
+    command = commands.add_parser("link", parents=[config], help="print a signed link, as the HIS makes them")
+    what = command.add_mutually_exclusive_group(required=True)
+    for purpose in Purpose:
+        what.add_argument(f"--{purpose}", dest="purpose", action="store_const", const=purpose)
+    command.add_argument("--hours", type=float, default=24, metavar="N", help="how long it is good (24)")
+    command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
+    command.set_defaults(run=_link)
+    usercli.add_commands(commands, config)
     return parser
 
 
@@ -102,7 +120,7 @@ def _complain(message: str) -> None:
 def _serve(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     set_up_logging(config.server)
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, upgrade=not options.no_db_upgrade))
     return DONE
 
 
@@ -177,21 +195,55 @@ def _show_links(config: Config, patients: Sequence[SamplePatient]) -> None:
 def _iso(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     set_up_logging(config.server.model_copy(update={"log_level": "error"}))
+    return asyncio.run(_make_iso(config, _numbers(options), options.output))
+
+
+def _print(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    set_up_logging(config.server.model_copy(update={"log_level": "error"}))
+    return asyncio.run(_send_print(config, _numbers(options)))
+
+
+async def _send_print(config: Config, numbers: Sequence[str]) -> int:
+    console = Console(stderr=True, highlight=False)
+    began = time.monotonic()
+    async with running_works(config, NoStore()) as works:
+        job = works.engine.submit(Kind.PRINT, numbers)
+        await _show_progress(console, works.engine, job)
+    for note in job.notes:
+        console.print(note, markup=False)
+    console.print(
+        f"sent to {config.publisher.ae_title}: {job.counts.sent} of {job.counts.received} instances, "
+        f"{time.monotonic() - began:.1f} s"
+    )
+    return DONE
+
+
+def _link(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    if not (config.auth.link_secret.get_secret_value() or config.auth.api_key.get_secret_value()):
+        raise ConfigError("auth.link_secret: is empty, and so is auth.api_key: there is nothing to sign with")
+    expires = int(time.time() + options.hours * 3600)
+    print(
+        make_link(config.auth, config.server.public_url, options.purpose, _numbers(options), expires=expires)
+    )
+    return DONE
+
+
+def _numbers(options: argparse.Namespace) -> tuple[str, ...]:
     try:
-        numbers = distinct_accession_numbers(options.accession_numbers, "ACCESSION")
+        return distinct_accession_numbers(options.accession_numbers, "ACCESSION")
     except PacsbridgeError as error:
-        _complain(error.message)
-        return USAGE
-    return asyncio.run(_make_iso(config, numbers, options.output))
+        raise UsageError(error.message) from None
 
 
 async def _make_iso(config: Config, numbers: Sequence[str], output: Path | None) -> int:
     console = Console(stderr=True, highlight=False)
     began = time.monotonic()
-    async with running_engine(config) as engine:
-        job = engine.submit(Kind.ISO, numbers)
-        await _show_progress(console, engine, job)
-        async with engine.disc(numbers) as (_, kept):
+    async with running_works(config, NoStore()) as works:
+        job = works.engine.submit(Kind.ISO, numbers)
+        await _show_progress(console, works.engine, job)
+        async with works.engine.disc(job) as kept:
             path = output or Path(f"{_stem(numbers, kept)}.iso")
             await asyncio.to_thread(_write_whole, kept, path)
             disc = kept.disc

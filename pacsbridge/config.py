@@ -169,6 +169,8 @@ class PublisherConfig(Section):
     ae_title: AETitle = "RIMAGE"
     host: str = ""
     port: Port = 104
+    connect_timeout_seconds: Seconds = 10
+    response_timeout_seconds: Seconds = 60
 
 
 class PatientFields(Section):
@@ -196,6 +198,7 @@ class AuthConfig(Section):
 
     enabled: bool = False
     api_key: SecretStr = SecretStr("")
+    link_secret: SecretStr = SecretStr("")
 
     @model_validator(mode="after")
     def _key_present(self) -> AuthConfig:
@@ -208,6 +211,7 @@ class DatabaseConfig(Section):
     """Where jobs, accounts and short links are kept."""
 
     url: SecretStr = SecretStr("sqlite:///./pacsbridge.db")
+    keep_jobs_days: Annotated[float, Field(gt=0)] = 30
 
 
 class StaticUser(Section):

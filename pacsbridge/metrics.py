@@ -16,7 +16,9 @@ BYTES_RECEIVED = Counter("pacsbridge_received_bytes", "Bytes of data sets receiv
 INSTANCES_SENT = Counter("pacsbridge_instances_sent", "Instances sent to the publisher", ["outcome"])
 BYTES_SENT = Counter("pacsbridge_sent_bytes", "Bytes of the files sent to the publisher")
 DIMSE_FAILURES = Counter(
-    "pacsbridge_dimse_failures", "DIMSE operations that ended with another status than success", ["operation", "status"]
+    "pacsbridge_dimse_failures",
+    "DIMSE operations that ended with another status than success",
+    ["operation", "status"],
 )
 HTTP_REQUESTS = Counter("pacsbridge_http_requests", "HTTP requests", ["method", "route", "status"])
 HTTP_SECONDS = Histogram(

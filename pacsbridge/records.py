@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydicom import uid
@@ -285,6 +286,7 @@ RECORD_TYPES: Final[Mapping[str, str]] = {
 }
 
 
+@lru_cache(maxsize=512)
 def record_type(SOPClassUID: str, *, has_rows: bool) -> str:
     """Give the type of the record below a SERIES for an instance (PS3.3 F.4, table F.4-1).
 

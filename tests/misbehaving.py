@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
 
-#: After so many P-DATA PDUs a C-STORE is cut off, where that is wanted: amid the data set.
-_CUT_AFTER_PDUS = 3
+#: A C-STORE is cut off, where that is wanted, after this many PDUs and one more: the command, and a part of
+#: the data set.
+_CUT_AFTER_PDUS = 1
 
 
 class Reject(Enum):
@@ -84,7 +85,7 @@ class Misbehaviour:
     cut_bytes: int = 0
     """Take so many bytes off the end of each data set: its last element is shorter than it says."""
     cut_after: int | None = None
-    """Close the connection to the Storage SCP amid an instance."""
+    """Close the connection to the Storage SCP amid an instance that is larger than a PDU."""
     delay: float = 0
     """Seconds before each instance."""
     ignores_cancel: bool = False
@@ -156,9 +157,9 @@ class MisbehavingPacs(DemoPacs):
             self._stopping.wait()
         accepted = sum(one.is_acceptor for one in self._ae.active_associations)
         if wrong.reject is not None:
-            event.assoc.acse.send_reject(*wrong.reject.value)
+            _reject(event, wrong.reject)
         elif wrong.reject_beyond is not None and accepted > wrong.reject_beyond:
-            event.assoc.acse.send_reject(*Reject.LOCAL_LIMIT_EXCEEDED.value)
+            _reject(event, Reject.LOCAL_LIMIT_EXCEEDED)
         else:
             super().on_requested(event)
 
@@ -252,7 +253,7 @@ class MisbehavingPacs(DemoPacs):
         if number == wrong.stall_after:
             self._stopping.wait()
         if number == wrong.abort_after:
-            event.assoc.abort(block=False)
+            event.assoc.abort()
         if number == wrong.die_after:
             self.die()
         return not self._stopping.is_set() and number not in {wrong.abort_after, wrong.die_after}
@@ -304,6 +305,11 @@ class MisbehavingPacs(DemoPacs):
         if empty_find or empty_move:
             del command.Status
             message._set_command_group_length()
+
+
+def _reject(event: Event, reject: Reject) -> None:
+    event.assoc.acse.send_reject(*reject.value)
+    event.assoc.kill()  # waits until the rejection is on its way
 
 
 def _spoil_store(event: Event, wrong: Misbehaviour) -> None:

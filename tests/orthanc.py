@@ -109,14 +109,24 @@ class Orthanc:
         finally:
             connection.close()
 
-    def upload(self, paths: Iterable[Path] | Path) -> list[str]:
-        """Store files, or all files of a folder, over one connection; gives Orthanc's instance IDs."""
+    def upload(self, paths: Iterable[Path] | Path, *, tolerant: bool = False) -> list[str]:
+        """Store files, or all files of a folder, over one connection; gives Orthanc's instance IDs.
+
+        A file that it refuses is an error, unless `tolerant`.
+        """
         files = sorted(one for one in paths.rglob("*") if one.is_file()) if isinstance(paths, Path) else paths
         connection = http.client.HTTPConnection(HOST, self.http_port, timeout=60)
+        stored = []
         try:
-            return [_call(connection, "POST", "/instances", one.read_bytes())["ID"] for one in files]
+            for one in files:
+                try:
+                    stored.append(_call(connection, "POST", "/instances", one.read_bytes())["ID"])
+                except OrthancError:
+                    if not tolerant:
+                        raise
         finally:
             connection.close()
+        return stored
 
     def set_destination(self, ae_title: str, port: int, host: str = HOST) -> None:
         """Register a move destination, or change it."""

@@ -165,8 +165,8 @@ def real_files(*, unique: bool = True) -> tuple[Path, ...]:
     """Give the files of pydicom and pydicom-data that can be stored: Part 10, with all four UIDs.
 
     About 150 files: SR, RT, ECG, wrong VRs, other character sets. Many are variants of one instance, in other
-    transfer syntaxes, under one SOP Instance UID: with `unique` each UID comes once, without it about 190 files
-    in every transfer syntax come.
+    transfer syntaxes, under one SOP Instance UID: with `unique` each UID comes once, without it all 220 come,
+    in every transfer syntax.
     """
     found: dict[str, Path] = {}
     with warnings.catch_warnings():

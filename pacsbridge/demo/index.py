@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from copy import copy
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -210,7 +211,7 @@ class Index:
                 # An optional key that isn't supported at this level: returned empty, not matched.
                 answer.add(DataElement(key.tag, key.VR, [] if key.VR == "SQ" else None))
             elif matches(key, element.value):
-                answer.add(element)
+                answer.add(copy(element))  # whoever changes the answer must not change the index
             else:
                 return None
         return answer

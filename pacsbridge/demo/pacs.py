@@ -7,7 +7,6 @@ connect, and a file is sent as it is stored.
 from __future__ import annotations
 
 import re
-import socket
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
@@ -19,7 +18,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
-from pynetdicom import AE, _config, evt
+from pynetdicom import _config, evt
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.service_class import StorageServiceClass
@@ -32,6 +31,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # named when i
     uid_to_service_class,
 )
 
+from pacsbridge.demo.connection import RequestingAE, on_connection
 from pacsbridge.demo.index import IdentifierError, Index, Level, StoredInstance
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class DemoPacs:
         self.destinations = dict(destinations or {})
         self._asked_port = port
         self._server: ThreadedAssociationServer | None = None
-        self._ae = AE(ae_title)
+        self._ae = RequestingAE(ae_title)
         self._ae.maximum_associations = MAXIMUM_ASSOCIATIONS
         self._ae.network_timeout = NETWORK_TIMEOUT
         self._ae.maximum_pdu_size = 128 * 1024
@@ -154,6 +154,7 @@ class DemoPacs:
         associations = self._ae.active_associations
         for association in associations:
             association.abort()
+            association.dul.to_user_queue.put(None)  # wakes one that still waits for its A-ASSOCIATE-RQ
         for association in associations:
             association.join(JOIN_SECONDS)
             association.dul.join(JOIN_SECONDS)
@@ -170,7 +171,7 @@ class DemoPacs:
     def handlers(self) -> list[Any]:
         """Give what is done at which of pynetdicom's events."""
         return [
-            (evt.EVT_CONN_OPEN, _send_at_once),
+            (evt.EVT_CONN_OPEN, on_connection),
             (evt.EVT_REQUESTED, self.on_requested),
             (evt.EVT_C_ECHO, self.on_echo),
             (evt.EVT_C_FIND, self.on_find),
@@ -233,7 +234,7 @@ class DemoPacs:
         return {
             "contexts": storage_contexts(instances),
             "evt_handlers": [
-                (evt.EVT_CONN_OPEN, _send_at_once),
+                (evt.EVT_CONN_OPEN, on_connection),
                 (evt.EVT_DIMSE_SENT, name_originator, [requestor]),
             ],
         }
@@ -303,10 +304,3 @@ def _failure(status: int, comment: str) -> Dataset:
     response.Status = status
     response.ErrorComment = comment[:64]  # VR LO
     return response
-
-
-def _send_at_once(event: Event) -> None:
-    """Switch Nagle's algorithm off: it holds small answers back until the peer has acknowledged others."""
-    wrapper = event.assoc.dul.socket
-    if wrapper is not None and wrapper.socket is not None:
-        wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

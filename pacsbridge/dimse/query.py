@@ -11,6 +11,7 @@ import structlog
 from pydicom import Dataset
 from pynetdicom.status import code_to_category
 
+from pacsbridge import metrics
 from pacsbridge.dimse.scu import STUDY_ROOT_FIND, Peer, Scu
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
@@ -131,6 +132,7 @@ class Query:
             if category == "Pending" and answer is not None:
                 yield answer
             elif category not in {"Pending", "Success", "Warning"}:
+                metrics.DIMSE_FAILURES.labels("C-FIND", f"0x{status.Status:04X}").inc()
                 comment = f": {status.ErrorComment}" if status.get("ErrorComment") else ""
                 raise PacsRejected(
                     f"The PACS {self._peer} refused a {identifier.QueryRetrieveLevel} query "

@@ -16,6 +16,7 @@ import structlog
 from pydicom import Dataset
 from pynetdicom.status import code_to_category
 
+from pacsbridge import metrics
 from pacsbridge.dimse.query import Query, Series, Study, ask
 from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, Peer, Scu, next_message_id
 from pacsbridge.errors import PacsbridgeError, PacsRejected, PacsTimeout, PacsUnreachable
@@ -173,6 +174,7 @@ class Retriever:
         category = code_to_category(status)
         if category == "Success":
             return None
+        metrics.DIMSE_FAILURES.labels("C-MOVE", f"0x{status:04X}").inc()
         if status == MOVE_DESTINATION_UNKNOWN:
             raise PacsRejected(
                 f"The PACS {self._peer} does not know the move destination {self._port.ae_title}. Register it "

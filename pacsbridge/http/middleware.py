@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 from aiohttp import hdrs, web
 
+from pacsbridge import metrics
 from pacsbridge.errors import Busy, PacsbridgeError
 from pacsbridge.http.services import SERVICES
 
@@ -41,19 +42,27 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     began = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    handling = request.app[SERVICES].handling
+    handling.add(task)
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         status: int | str = "client left"
         try:
             response = await handler(request)
             status = response.status
         finally:
+            handling.discard(task)
+            seconds = time.monotonic() - began
+            metrics.HTTP_REQUESTS.labels(_method(request), _route(request), status).inc()
+            metrics.HTTP_SECONDS.labels(_route(request)).observe(seconds)
             write = log.debug if request.path in _QUIET_PATHS else log.info
             write(
                 "request",
                 method=request.method,
                 route=_route(request),
                 status=status,
-                milliseconds=round((time.monotonic() - began) * 1000, 1),
+                milliseconds=round(seconds * 1000, 1),
             )
     return response
 
@@ -127,13 +136,18 @@ def error_response(
 
 
 def _refuse_when_stopping(request: web.Request) -> None:
-    if request.app[SERVICES].draining:
+    if request.app[SERVICES].draining and request.path not in _QUIET_PATHS:
         raise Busy("The service is stopping. Try again in a moment.", retry_after=30)
 
 
 def _allowed_origin(request: web.Request) -> str | None:
     origin = request.headers.get(hdrs.ORIGIN)
     return origin if origin in request.app[SERVICES].config.server.allowed_origins else None
+
+
+def _method(request: web.Request) -> str:
+    """Name the method; whatever else a client made up is one label, not thousands."""
+    return request.method if request.method in hdrs.METH_ALL else "other"
 
 
 def _route(request: web.Request) -> str:

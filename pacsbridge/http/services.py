@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pacsbridge.accounts.policy import AccessPolicy
+
 if TYPE_CHECKING:
+    import asyncio
+
+    from pacsbridge.accounts.catalog import StudyCatalog
+    from pacsbridge.accounts.service import Accounts
     from pacsbridge.checks import Checks
     from pacsbridge.config import Config
+    from pacsbridge.dimse.pool import PortPool
     from pacsbridge.his.patients import PatientApi
     from pacsbridge.jobs.engine import Engine
+    from pacsbridge.jobs.spool import Spool
+
+
+@dataclass(frozen=True, slots=True)
+class Works:
+    """What makes discs and prints."""
+
+    engine: Engine
+    pool: PortPool
+    spool: Spool
 
 
 @dataclass(slots=True)
 class Services:
-    """The parts of the running service."""
+    """The parts of the running service; `draining` once it is about to end, `handling` what it still does."""
 
     config: Config
-    engine: Engine
+    works: Works
     patients: PatientApi
     checks: Checks
+    accounts: Accounts | None = None
+    catalog: StudyCatalog | None = None
+    policy: AccessPolicy = field(default_factory=AccessPolicy)
     draining: bool = False
+    handling: set[asyncio.Task[object]] = field(default_factory=set)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of jobs."""
+        return self.works.engine
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services")

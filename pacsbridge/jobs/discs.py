@@ -35,7 +35,7 @@ class DiscMaker:
         self._writers = asyncio.Semaphore(_WRITERS)
 
     async def make(self, job: Job) -> KeptDisc:
-        """Turn a job's accession numbers into a disc on the shelf.
+        """Turn a job's accession numbers into a disc on the shelf, held for the caller.
 
         Raises
         ------
@@ -60,6 +60,10 @@ class DiscMaker:
             bytes=disc.size,
             seconds=round(time.monotonic() - began, 2),
         )
+        if disc.undecoded:
+            job.notes = (
+                f"{len(disc.undecoded)} instances could not be decoded and are on the disc as they came.",
+            )
         return self._shelf.put(disc, folder)
 
     async def _write(self, job: Job, received: Received, folder: SpoolFolder) -> Disc:
@@ -72,6 +76,7 @@ class DiscMaker:
                 folder.path,
                 self._options,
                 missing=received.missing,
+                take=folder.take,
                 on_progress=job.wrote,
                 cancelled=cancelled.is_set,
             )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
-from pacsbridge.errors import Busy, PacsbridgeError
+from pacsbridge.errors import Busy, NotFound, PacsbridgeError
 from pacsbridge.jobs.job import Job, Kind, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from pacsbridge.jobs.discs import DiscMaker
+    from pacsbridge.jobs.prints import Printer
     from pacsbridge.jobs.shelf import KeptDisc, Shelf
+    from pacsbridge.jobs.store import Store
 
 log = structlog.get_logger(__name__)
 
@@ -23,6 +26,10 @@ log = structlog.get_logger(__name__)
 _REMEMBERED = 500
 #: How often finished discs are looked through for old ones.
 _SWEEP_SECONDS = 15.0
+#: How long the start waits for the database to tell of earlier jobs.
+_PATIENCE_SECONDS = 5.0
+#: The same print within this time is taken for an impatient second click.
+_DOUBLE_CLICK = timedelta(minutes=1)
 #: What a caller is told to wait when the queue is full.
 _RETRY_SECONDS = 30
 
@@ -34,22 +41,29 @@ class Engine:
     ----------
     maker
         Makes the disc of a job.
+    printer
+        Sends the studies of a job to the publisher.
     shelf
         Keeps finished discs.
+    store
+        Keeps jobs over a restart.
     capacity
         So many unfinished jobs at once; more are refused.
     """
 
-    def __init__(self, maker: DiscMaker, shelf: Shelf, capacity: int) -> None:
+    def __init__(self, maker: DiscMaker, printer: Printer, shelf: Shelf, store: Store, capacity: int) -> None:
         self._maker = maker
+        self._printer = printer
+        self._store = store
         self._shelf = shelf
         self._capacity = capacity
         self._jobs: dict[str, Job] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._closing = False
 
-    def start(self) -> None:
-        """Begin to look after the shelf."""
+    async def start(self) -> None:
+        """Take over the jobs of earlier runs, and begin to look after the shelf."""
+        await self._adopt(_PATIENCE_SECONDS)
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def close(self) -> None:
@@ -69,8 +83,32 @@ class Engine:
         """Every job that is remembered, oldest first."""
         return self._jobs.values()
 
-    def submit(self, kind: Kind, accession_numbers: Sequence[str], *, keep: bool = False) -> Job:
-        """Start a job, or join the same work in flight or on the shelf.
+    def find(self, job_id: str) -> Job:
+        """Find a job by its id.
+
+        Raises
+        ------
+        NotFound
+            There is none, or it was forgotten.
+        """
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise NotFound("There is no such job; old ones are forgotten.")
+        return job
+
+    def submit(
+        self,
+        kind: Kind,
+        accession_numbers: Sequence[str],
+        *,
+        keep: bool = False,
+        again: bool = False,
+        requested_by: str = "",
+    ) -> Job:
+        """Start a job, or join the same work.
+
+        A disc is joined in flight or on the shelf. A print is joined in flight or when it ended well less than a
+        minute ago (a double click), unless `again` says that a second order is meant.
 
         Raises
         ------
@@ -79,8 +117,10 @@ class Engine:
         """
         if self._closing:
             raise Busy("The service is stopping. Try again in a moment.", retry_after=_RETRY_SECONDS)
-        job = Job(kind, tuple(accession_numbers), keep=keep)
-        same = self._same(job)
+        job = Job(
+            kind, tuple(accession_numbers), keep=keep, requested_by=requested_by, on_change=self._store.save
+        )
+        same = None if again and kind is Kind.PRINT else self._same(job)
         if same is not None:
             same.keep = same.keep or keep
             return same
@@ -92,7 +132,9 @@ class Engine:
             )
         self._forget()
         self._jobs[job.id] = job
+        self._store.save(job)
         job.task = asyncio.create_task(self._run(job), name=f"job {job.id}")
+        job.task.add_done_callback(lambda _: self._end_cancelled(job))
         return job
 
     def cancel(self, job: Job) -> None:
@@ -100,18 +142,14 @@ class Engine:
         if job.task is not None and not job.state.final:
             job.task.cancel()
 
-    @asynccontextmanager
-    async def disc(self, accession_numbers: Sequence[str]) -> AsyncIterator[tuple[Job, KeptDisc]]:
-        """Make a disc or take it from the shelf, and hold it while it is read.
-
-        The job ends when the last one who waits for it leaves.
+    async def run(self, job: Job) -> None:
+        """Wait for a job; it ends when the last one who waits for it leaves, unless it is kept.
 
         Raises
         ------
         PacsbridgeError
             What stood in the way of the job.
         """
-        job = self.submit(Kind.ISO, accession_numbers)
         job.waiting += 1
         try:
             await job.finished.wait()
@@ -121,23 +159,34 @@ class Engine:
                 self.cancel(job)
         if job.error is not None:
             raise job.error.with_traceback(None)
+
+    @asynccontextmanager
+    async def disc(self, job: Job) -> AsyncIterator[KeptDisc]:
+        """Wait for a job's disc, and hold it while it is read.
+
+        Raises
+        ------
+        PacsbridgeError
+            What stood in the way of the job.
+        NotFound
+            The disc is gone already.
+        """
+        await self.run(job)
         kept = job.disc
         if kept is None or not self._shelf.hold(kept):
-            raise Busy(
-                "The disc had to give way to others before it could be read. Try again.", retry_after=1
-            )
+            raise NotFound("The image is no longer kept. Make the disc again.")
         try:
-            yield job, kept
+            yield kept
         finally:
-            self._shelf.let_go(kept)
+            await self._let_go(kept)
 
     async def _run(self, job: Job) -> None:
         try:
-            job.disc = await self._maker.make(job)
-            job.end(State.DONE)
-        except asyncio.CancelledError:
-            log.info("job cancelled", job_id=job.id, stage=job.stage)
-            job.end(State.CANCELLED, Busy("The job was cancelled. Ask again.", retry_after=1))
+            if job.kind is Kind.ISO:
+                await self._make(job)
+            else:
+                await self._printer.send(job)
+                job.end(State.DONE)
         except PacsbridgeError as error:
             log.warning("job failed", job_id=job.id, stage=job.stage, code=error.code)
             job.end(State.FAILED, error)
@@ -146,6 +195,24 @@ class Engine:
             told = f"Something went wrong here; the log tells more under job {job.id}."
             job.end(State.FAILED, PacsbridgeError(told))
 
+    async def _make(self, job: Job) -> None:
+        job.disc = await self._maker.make(job)
+        job.end(State.DONE)
+        try:
+            await asyncio.sleep(0)  # whoever waits wakes now and holds the disc, before it is let go here
+        finally:
+            self._shelf.let_go(job.disc)
+
+    async def _let_go(self, kept: KeptDisc) -> None:
+        self._shelf.let_go(kept)
+        if self._shelf.overdue:
+            await asyncio.shield(asyncio.to_thread(self._shelf.sweep))
+
+    def _end_cancelled(self, job: Job) -> None:
+        if not job.state.final:
+            log.info("job cancelled", job_id=job.id, stage=job.stage)
+            job.end(State.CANCELLED, Busy("The job was cancelled. Ask again.", retry_after=1))
+
     def _same(self, wanted: Job) -> Job | None:
         """Find the same work: in flight, or finished with its disc still on the shelf."""
         for job in reversed(self._jobs.values()):
@@ -153,6 +220,8 @@ class Engine:
                 if not job.state.final:
                     return job
                 if job.disc is not None and not job.disc.gone:
+                    return job
+                if job.kind is Kind.PRINT and job.state is State.DONE and _just_now(job):
                     return job
         return None
 
@@ -165,11 +234,20 @@ class Engine:
         for job_id in old[: max(extra, 0)]:
             del self._jobs[job_id]
 
+    async def _adopt(self, seconds: float) -> None:
+        earlier = {job.id: job for job in await self._store.earlier(seconds)}
+        self._jobs = earlier | self._jobs
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
+            await self._adopt(0)
             with suppress(OSError):
                 await asyncio.to_thread(self._shelf.sweep)
+
+
+def _just_now(job: Job) -> bool:
+    return job.finished_at is not None and datetime.now(UTC) - job.finished_at < _DOUBLE_CLICK
 
 
 def _ending(job: Job) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from pacsbridge import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +77,10 @@ class Counts:
     bytes: int = 0
 
 
+def _nobody(_job: Job) -> None:
+    """Tell nobody."""
+
+
 @dataclass(eq=False)
 class Job:
     """One piece of long work. It belongs to the event loop's thread.
@@ -104,9 +111,11 @@ class Job:
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: int = 0
     task: asyncio.Task[None] | None = None
+    on_change: Callable[[Job], None] = _nobody
     _meter: Callable[[], Counts] | None = None
     _written: float = 0.0
     _progress: float = 0.0
+    _stage_began: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> tuple[Kind, frozenset[str]]:
@@ -116,15 +125,26 @@ class Job:
     def enter(self, stage: Stage) -> None:
         """Go on to a stage."""
         self.look()
+        self._leave_stage()
         self.stage = stage
         self.place = None
         self.state = State.QUEUED if stage is Stage.WAITING else State.RUNNING
         if self.started_at is None and self.state is State.RUNNING:
             self.started_at = datetime.now(UTC)
+        self.on_change(self)
+
+    def waits(self, place: int) -> None:
+        """Tell the place in the queue: 1 is next."""
+        self.place = place
 
     def measure(self, meter: Callable[[], Counts]) -> None:
         """Give the callable that tells the counts; it is asked whenever somebody looks."""
         self._meter = meter
+
+    def counted(self, counts: Counts) -> None:
+        """Set the counts; nothing is measured any more. Safe from any thread."""
+        self._meter = None
+        self.counts = counts
 
     def wrote(self, part: float) -> None:
         """Tell how much of the disc is written, or of the order sent: 0 to 1. Safe from any thread."""
@@ -154,6 +174,7 @@ class Job:
     def end(self, state: State, error: PacsbridgeError | None = None) -> None:
         """Come to a final state; whoever waits is woken."""
         self.look()
+        self._leave_stage()
         self._meter = None
         self.state = state
         if state is State.DONE:
@@ -162,3 +183,10 @@ class Job:
         self.place = None
         self.finished_at = datetime.now(UTC)
         self.finished.set()
+        metrics.JOBS_ENDED.labels(self.kind, state).inc()
+        self.on_change(self)
+
+    def _leave_stage(self) -> None:
+        now = time.monotonic()
+        metrics.STAGE_SECONDS.labels(self.kind, self.stage).observe(now - self._stage_began)
+        self._stage_began = now

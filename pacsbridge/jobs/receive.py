@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pacsbridge import metrics
 from pacsbridge.dimse.inbox import Inbox
 from pacsbridge.dimse.query import Query, Study, ask
 from pacsbridge.dimse.retrieve import MissingInstances, Retriever
@@ -70,16 +71,15 @@ class Receiving:
         expected = _expected(studies)
         job.measure(lambda: Counts(expected=expected, received=inbox.count, bytes=inbox.bytes_received))
 
-        def waits(place: int) -> None:
-            job.place = place
-
         job.enter(Stage.WAITING)
         try:
-            async with self._pool.lease(inbox, on_place=waits) as port:
+            async with self._pool.lease(inbox, on_place=job.waits) as port:
                 job.enter(Stage.RECEIVING)
                 missing = await Retriever(self._peer, port, inbox).retrieve(studies)
         finally:
             await asyncio.shield(asyncio.to_thread(inbox.close))
+            metrics.INSTANCES_RECEIVED.inc(inbox.count)
+            metrics.BYTES_RECEIVED.inc(inbox.bytes_received)
         if missing and not (self._media.allow_partial and inbox.count):
             raise _incomplete(missing, inbox.count, expected)
         if not inbox.count:

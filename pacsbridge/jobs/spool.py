@@ -38,7 +38,9 @@ class SpoolFolder:
         self._removed = False
 
     def take(self, count: int) -> None:
-        """Claim `count` bytes; discs that nobody reads give way, oldest first. Safe from any thread.
+        """Claim `count` bytes, or give back where it is negative. Safe from any thread.
+
+        Discs that nobody reads give way, oldest first.
 
         Raises
         ------
@@ -47,19 +49,16 @@ class SpoolFolder:
         """
         self._spool.claim(self, count)
 
-    def settle(self, count: int) -> None:
-        """Replace the claims by what the folder really holds."""
-        self._spool.claim(self, count - self.bytes)
-
     def remove(self) -> None:
         """Delete the folder and give its room back; a second call does nothing."""
-        with self._spool.guard:
-            if self._removed:
-                return
-            self._removed = True
-        shutil.rmtree(self.path, onerror=_tell)
-        os.close(self._lock)
-        self._spool.release(self)
+        with self._spool.room:
+            with self._spool.guard:
+                if self._removed:
+                    return
+                self._removed = True
+            shutil.rmtree(self.path, onerror=_tell)
+            os.close(self._lock)
+            self._spool.release(self)
 
 
 class Spool:
@@ -71,12 +70,21 @@ class Spool:
         The directory; made when it is absent.
     max_bytes
         The bound on what all folders hold together.
+
+    Attributes
+    ----------
+    guard
+        Held for a moment, around the accounts and the list of finished discs: the event loop may wait for it.
+    room
+        Held while folders are removed, taken before `guard`: who needs room waits until it is there. Never
+        taken on the event loop, since thousands of files take their time.
     """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root = root
         self.max_bytes = max_bytes
-        self.guard = threading.RLock()
+        self.guard = threading.Lock()
+        self.room = threading.RLock()
         self._used = 0
         self._give_way: Callable[[], bool] = lambda: False
 
@@ -129,16 +137,24 @@ class Spool:
 
     def claim(self, folder: SpoolFolder, count: int) -> None:
         """Add `count` bytes (may be negative) to a folder's account; see `SpoolFolder.take`."""
-        with self.guard:
-            while count > 0 and self._used + count > self.max_bytes:
+        if self._claimed(folder, count):
+            return
+        with self.room:
+            while not self._claimed(folder, count):
                 if not self._give_way():
                     raise SpoolFull(
                         f"The spool is full: it holds {self._used / _MEGABYTE:,.0f} MB of "
                         f"{self.max_bytes / _MEGABYTE:,.0f} MB (media.spool_max_bytes). "
                         "Wait until other discs are done, or give it more room."
                     )
+
+    def _claimed(self, folder: SpoolFolder, count: int) -> bool:
+        with self.guard:
+            if count > 0 and self._used + count > self.max_bytes:
+                return False
             self._used += count
             folder.bytes += count
+            return True
 
     def release(self, folder: SpoolFolder) -> None:
         """Take a removed folder off the account."""

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import structlog
 from sqlalchemy import delete, insert, select, update
@@ -51,6 +51,27 @@ class StoredError(PacsbridgeError):
         self.code = code
 
 
+class Store(Protocol):
+    """What the engine wants of a store."""
+
+    async def earlier(self, seconds: float) -> list[Job]:
+        """Return the jobs of earlier runs, oldest first."""
+
+    def save(self, job: Job) -> None:
+        """Have a job written soon."""
+
+
+class NoStore:
+    """Remembers nothing: for one job from the shell."""
+
+    async def earlier(self, seconds: float) -> list[Job]:  # noqa: ARG002 - as Store has it
+        """Know of no earlier jobs."""
+        return []
+
+    def save(self, job: Job) -> None:
+        """Forget the job."""
+
+
 class JobStore:
     """Keeps jobs in the database.
 
@@ -77,7 +98,7 @@ class JobStore:
         self._started_at = datetime.now(UTC)
         self.problem: str | None = "not connected yet"
 
-    async def __aenter__(self) -> JobStore:
+    async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._write(), name="job store")
         return self
 
@@ -94,11 +115,12 @@ class JobStore:
 
     async def earlier(self, seconds: float) -> list[Job]:
         """Return the jobs of earlier runs, oldest first; empty when the database does not answer in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._recovered.wait()
-        except TimeoutError:
-            log.warning("starting without the jobs of earlier runs", reason=self.problem)
+        if seconds:
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._recovered.wait()
+            except TimeoutError:
+                log.warning("starting without the jobs of earlier runs", reason=self.problem)
         earlier, self._earlier = self._earlier, []
         return earlier
 
@@ -191,7 +213,7 @@ class JobStore:
         except (PacsbridgeError, SQLAlchemyError, OSError) as error:
             reason = error.message if isinstance(error, PacsbridgeError) else type(error).__name__
             if self.problem != reason:
-                log.error("the database can't be used; jobs go on without it", reason=reason)
+                log.exception("the database can't be used; jobs go on without it", reason=reason)
             self.problem = reason
             return False
         if self.problem is not None:

@@ -23,13 +23,13 @@ WHEN = datetime(2026, 3, 29, 1, 30, 0, 123456, tzinfo=UTC)
 
 async def _put(database: Database, bucket: str, count: int = 0, when: datetime = WHEN) -> None:
     async with database.transaction() as connection:
-        await connection.execute(insert(attempts).values(bucket=bucket, count=count, window_ends_at=when))
+        await connection.execute(insert(attempts).values(bucket=bucket, counted=count, window_ends_at=when))
 
 
 async def _count(database: Database, bucket: str) -> int | None:
     async with database.session() as connection:
         value: int | None = await connection.scalar(
-            select(attempts.c.count).where(attempts.c.bucket == bucket)
+            select(attempts.c.counted).where(attempts.c.bucket == bucket)
         )
         return value
 
@@ -79,7 +79,7 @@ async def test_a_transaction_commits_whole(database: Database) -> None:
 async def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     async def half() -> None:
         async with database.transaction() as connection:
-            await connection.execute(insert(attempts).values(bucket="a", count=1, window_ends_at=WHEN))
+            await connection.execute(insert(attempts).values(bucket="a", counted=1, window_ends_at=WHEN))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -92,7 +92,7 @@ async def test_a_cancelled_transaction_leaves_nothing_and_frees_the_lock(databas
 
     async def write() -> None:
         async with database.transaction() as connection:
-            await connection.execute(insert(attempts).values(bucket="a", count=1, window_ends_at=WHEN))
+            await connection.execute(insert(attempts).values(bucket="a", counted=1, window_ends_at=WHEN))
             inside.set()
             await asyncio.sleep(60)
 
@@ -113,9 +113,11 @@ async def test_transactions_do_not_nest(database: Database) -> None:
 
 async def _add_one(database: Database, bucket: str) -> None:
     async with database.transaction() as connection:
-        query = select(attempts.c.count).where(attempts.c.bucket == bucket).with_for_update()
+        query = select(attempts.c.counted).where(attempts.c.bucket == bucket).with_for_update()
         count = (await connection.execute(query)).scalar_one()
-        await connection.execute(update(attempts).where(attempts.c.bucket == bucket).values(count=count + 1))
+        await connection.execute(
+            update(attempts).where(attempts.c.bucket == bucket).values(counted=count + 1)
+        )
 
 
 async def test_fifty_writers_that_read_first_all_get_through(database: Database) -> None:
@@ -137,7 +139,7 @@ async def test_writers_in_two_processes_wait_for_each_other(url: str, database: 
 
 async def test_readers_do_not_wait_for_the_writer(database: Database) -> None:
     async with database.transaction() as connection:
-        await connection.execute(insert(attempts).values(bucket="a", count=1, window_ends_at=WHEN))
+        await connection.execute(insert(attempts).values(bucket="a", counted=1, window_ends_at=WHEN))
         async with asyncio.timeout(5):
             assert await _count(database, "a") is None
 
@@ -153,7 +155,7 @@ async def test_a_deadlock_is_tried_again(database: Database) -> None:
             rounds.append(first)
             for bucket in (first, second):
                 await connection.execute(
-                    update(attempts).where(attempts.c.bucket == bucket).values(count=attempts.c.count + 1)
+                    update(attempts).where(attempts.c.bucket == bucket).values(counted=attempts.c.counted + 1)
                 )
                 if bucket == first and len(rounds) <= 2 and database.dialect == "mysql":
                     await first_round.wait()

@@ -12,11 +12,13 @@ from pacsbridge.jobs.engine import Engine
 from pacsbridge.jobs.job import Job, Kind, State
 from pacsbridge.jobs.shelf import KeptDisc, Shelf
 from pacsbridge.jobs.spool import Spool
+from pacsbridge.jobs.store import NoStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pacsbridge.jobs.discs import DiscMaker
+    from pacsbridge.jobs.prints import Printer
 
 
 class Maker:
@@ -50,11 +52,11 @@ async def maker(tmp_path: Path) -> Maker:
 
 @pytest.fixture
 def engine(maker: Maker) -> Engine:
-    return Engine(cast("DiscMaker", maker), maker.shelf, capacity=2)
+    return Engine(cast("DiscMaker", maker), cast("Printer", maker), maker.shelf, NoStore(), capacity=2)
 
 
 async def read(engine: Engine, *numbers: str) -> KeptDisc:
-    async with engine.disc(numbers) as (_, kept):
+    async with engine.disc(engine.submit(Kind.ISO, numbers)) as kept:
         return kept
 
 
@@ -139,7 +141,7 @@ async def test_too_many_unfinished_jobs_are_refused(engine: Engine, maker: Maker
 
 
 async def test_close_cancels_and_clears(engine: Engine, maker: Maker) -> None:
-    engine.start()
+    await engine.start()
     maker.gate.set()
     await read(engine, "A")
     maker.gate.clear()

@@ -52,7 +52,7 @@ def test_the_bound_is_over_all_folders(spool: Spool) -> None:
         second.take(1)
     first.remove()
     second.take(60)
-    second.settle(5)
+    second.take(5 - 100)
     assert spool.used == second.bytes == 5
 
 

@@ -146,7 +146,7 @@ attempts = Table(
     "attempts",
     metadata,
     Column("bucket", String(64), primary_key=True),
-    Column("count", Integer, nullable=False),
+    Column("counted", Integer, nullable=False),
     Column("window_ends_at", UtcDateTime, nullable=False, index=True),
     comment="Login attempts and their like; a bucket is the hash of what is counted",
     **MYSQL_OPTIONS,
