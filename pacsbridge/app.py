@@ -97,7 +97,7 @@ async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     scp.start()
     try:
         await engine.start()
-        yield Works(engine=engine, pool=pool, spool=spool)
+        yield Works(engine=engine, pool=pool, scp=scp, spool=spool)
     finally:
         await engine.close()
         await asyncio.to_thread(scp.stop)
@@ -125,7 +125,7 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
             config=config,
             works=works,
             patients=patients,
-            checks=_checks(config, patients, store),
+            checks=_checks(config, works, patients, store),
             accounts=accounts,
             catalog=PacsCatalog(config.pacs),
             policy=AccessPolicy(doctor_scope=config.dicomweb.doctor_scope),
@@ -193,6 +193,7 @@ async def check_all(config: Config) -> list[checks.Check]:
     async with PatientApi(config.patient_api) as patients:
         probes: dict[str, Callable[[], Awaitable[str | None]]] = {
             "pacs": lambda: checks.probe_pacs(config),
+            "pacs queries": lambda: checks.probe_query(config),
             **{f"storage_scp {port.ae_title}": partial(checks.probe_port, config, port) for port in ports},
             **{
                 f"destination {port.ae_title}": partial(checks.probe_destination, config, port)
@@ -202,6 +203,7 @@ async def check_all(config: Config) -> list[checks.Check]:
             "viewer": lambda: _load_viewer(config),
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
+            "database": lambda: checks.probe_database(config.database.url.get_secret_value()),
         }
         return [await checks.probe(name, ask) for name, ask in probes.items()]
 
@@ -268,9 +270,11 @@ async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], 
     log.info("stopped")
 
 
-def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Checks:
+def _checks(config: Config, works: Works, patients: PatientApi, store: JobStore) -> checks.Checks:
     async def storage_scp() -> str:
-        return f"{len(config.storage_scp.ports)} ports"
+        if not works.scp.running:
+            raise checks.ProbeFailed("a port is no longer listened on; restart the service")
+        return f"{len(config.storage_scp.ports)} ports, {works.pool.in_use} in use, {works.pool.waiting} wait"
 
     async def database() -> str:
         if store.problem is not None:

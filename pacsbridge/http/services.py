@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pacsbridge.checks import Checks
     from pacsbridge.config import Config
     from pacsbridge.dimse.pool import PortPool
+    from pacsbridge.dimse.scp import StorageScp
     from pacsbridge.his.patients import PatientApi
     from pacsbridge.jobs.engine import Engine
     from pacsbridge.jobs.spool import Spool
@@ -28,6 +29,7 @@ class Works:
 
     engine: Engine
     pool: PortPool
+    scp: StorageScp
     spool: Spool
 
 
