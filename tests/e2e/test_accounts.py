@@ -49,7 +49,7 @@ async def test_a_user_made_at_the_shell_signs_in_and_makes_a_link(
         body = {"reference": "visit-1", "accession_numbers": ["A1"]}
         async with service.session.post(f"{service.url}/api/shortlinks", json=body, headers=bearer) as answer:
             code = (await answer.json())["code"]
-        async with aiohttp.ClientSession() as browser:
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
             async with browser.get(f"{service.url}/s/{code}", allow_redirects=False) as answer:
                 assert answer.status == 302
                 assert answer.headers["Location"].startswith("/viewer?StudyInstanceUIDs=2.25.")
