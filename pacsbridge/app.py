@@ -260,7 +260,8 @@ async def running_server(services: Services) -> AsyncIterator[int]:
     finally:
         services.draining = True
         await runner.stop_listening()
-        await _finish(services.handling, server.shutdown_timeout_seconds)
+        seconds = server.shutdown_timeout_seconds
+        await asyncio.gather(_finish(services.handling, seconds), services.engine.finish_orders(seconds))
         await runner.cleanup()
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,13 +40,13 @@ from pacsbridge.errors import PacsbridgeError
 from pacsbridge.http.links import Purpose, make_link
 from pacsbridge.http.names import patient_stem, safe_stem
 from pacsbridge.http.parameters import distinct_accession_numbers
-from pacsbridge.jobs.job import Kind
+from pacsbridge.jobs.job import Kind, Stage
 from pacsbridge.jobs.store import NoStore
 from pacsbridge.jobs.threads import until_done
 from pacsbridge.logs import set_up_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from pacsbridge.demo.patients import SamplePatient
     from pacsbridge.jobs.job import Job
@@ -143,6 +144,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    set_up_logging(ServerConfig(log_level="warn"))
     with tempfile.TemporaryDirectory(prefix="pacsbridge-demo-") as folder:
         root = Path(folder)
         print("Drawing the sample patients ...", flush=True)
@@ -164,7 +166,6 @@ def _demo(options: argparse.Namespace) -> int:
                 media=MediaConfig(spool_dir=root / "spool", institution="Demo Hospital"),
                 database=DatabaseConfig(url=SecretStr(f"sqlite:///{root / 'pacsbridge.db'}")),
             )
-            set_up_logging(config.server)
             asyncio.run(serve(config, on_start=lambda: _show_links(config, patients)))
     return DONE
 
@@ -213,11 +214,13 @@ def _print(options: argparse.Namespace) -> int:
 
 
 async def _send_print(config: Config, numbers: Sequence[str]) -> int:
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    stop_on_signals()
     began = time.monotonic()
     async with running_works(config, NoStore()) as works:
         job = works.engine.submit(Kind.PRINT, numbers)
-        await _show_progress(console, works.engine, job)
+        async with _progress_shown(console, job):
+            await works.engine.run(job)
     for note in job.notes:
         console.print(note, markup=False)
     console.print(
@@ -252,17 +255,11 @@ async def _make_iso(config: Config, numbers: Sequence[str], output: Path | None)
     began = time.monotonic()
     async with running_works(config, NoStore()) as works:
         job = works.engine.submit(Kind.ISO, numbers)
-        showing = asyncio.create_task(_show_progress(console, job))
-        try:
-            async with works.engine.disc(job) as kept:
-                await showing
-                path = output or Path(f"{_stem(numbers, kept)}.iso")
-                cancelled = threading.Event()
-                await until_done(partial(_write_whole, kept, path, cancelled), cancelled.set)
-                disc = kept.disc
-        finally:
-            showing.cancel()
-            await asyncio.wait({showing})  # the bar is gone before anything else is said
+        async with _progress_shown(console, job), works.engine.disc(job) as kept:
+            path = output or Path(f"{_stem(numbers, kept)}.iso")
+            cancelled = threading.Event()
+            await until_done(partial(_write_whole, kept, path, cancelled), cancelled.set)
+            disc = kept.disc
     console.print(
         f"{disc.studies} studies, {disc.series} series, {disc.instances} instances, "
         f"{disc.size / _MEGABYTE:,.1f} MB, {time.monotonic() - began:.1f} s"
@@ -280,6 +277,17 @@ def stop_on_signals() -> None:
         loop.add_signal_handler(signal.SIGTERM, task.cancel, "SIGTERM")
 
 
+@asynccontextmanager
+async def _progress_shown(console: Console, job: Job) -> AsyncIterator[None]:
+    """Show a bar meanwhile; it is gone before anything else is said."""
+    showing = asyncio.create_task(_show_progress(console, job))
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait({showing})
+
+
 async def _show_progress(console: Console, job: Job) -> None:
     """Draw a bar until the job ends."""
     columns = (
@@ -293,7 +301,8 @@ async def _show_progress(console: Console, job: Job) -> None:
         bar = progress.add_task("", total=1.0, counts="")
         while not job.state.final:
             counts = job.look()
-            told = f"{counts.received} of {counts.expected}" if counts.expected else f"{counts.received}"
+            done = counts.sent if job.stage is Stage.SENDING else counts.received
+            told = f"{done} of {counts.expected}" if counts.expected else f"{done}"
             progress.update(bar, completed=job.progress, description=str(job.stage), counts=told)
             await asyncio.sleep(_LOOK_SECONDS)
 

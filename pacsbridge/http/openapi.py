@@ -1,4 +1,4 @@
-"""This interface in OpenAPI 3.1: ``/api/openapi.json``, from the file ``openapi.yaml`` beside this module."""
+"""The interface in OpenAPI 3.1: ``/api/openapi.json``, from the file ``openapi.yaml`` beside this module."""
 
 from __future__ import annotations
 
