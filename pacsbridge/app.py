@@ -18,7 +18,7 @@ from pacsbridge.db import Database
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
 from pacsbridge.his.patients import PatientApi
-from pacsbridge.http import discs, health, jobs, metrics, middleware
+from pacsbridge.http import desk, discs, health, jobs, metrics, middleware
 from pacsbridge.http.services import SERVICES, Services, Works
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
@@ -114,6 +114,7 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
+    desk.add_routes(app)
     return app
 
 
