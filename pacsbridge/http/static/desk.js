@@ -1,34 +1,32 @@
 // The desk page: takes accession numbers, starts jobs, shows how far they are. The state is on the server.
 "use strict";
 
-const page = JSON.parse(document.getElementById("page").textContent);
-const texts = page.texts;
 const byId = (id) => document.getElementById(id);
-const field = byId("field"); // none where a signed link limits the page to its numbers
+const page = JSON.parse(byId("page").textContent);
+const texts = page.texts;
+const field = byId("field"); // absent where a signed link limits the page to its numbers
+const list = byId("jobs");
 const plural = new Intl.PluralRules(page.language);
 const number = new Intl.NumberFormat(page.language);
-const megabytes = new Intl.NumberFormat(page.language, { style: "unit", unit: "megabyte", maximumFractionDigits: 1 });
+const size = new Intl.NumberFormat(page.language, { style: "unit", unit: "megabyte", maximumFractionDigits: 1 });
 const time = new Intl.DateTimeFormat(page.language, { timeStyle: "short" });
 const dateTime = new Intl.DateTimeFormat(page.language, { dateStyle: "medium", timeStyle: "short" });
 
 const BUSY_PACE = 1000; // milliseconds between two looks while something is being made
 const IDLE_PACE = 5000;
 const PATIENCE = 15000;
-const SHOWN = 25;
 const SAVED = "accession numbers";
 
 const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 const counted = (forms, count, total = count) =>
   fill(forms[plural.select(total)] ?? forms.other, { count: number.format(count), total: number.format(total) });
-
-function put(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
+const put = (element, text) => element.textContent === text || (element.textContent = text);
+const say = (text) => put(byId("said"), text);
 
 // --- The service -------------------------------------------------------------------------------------------
 
 class Problem extends Error {
-  constructor(code, message) {
+  constructor(code, message = "") {
     super(message);
     this.code = code;
   }
@@ -37,42 +35,33 @@ class Problem extends Error {
 const address = (path) => (page.link ? `${path}?${page.link}` : path);
 
 async function call(method, path, body, signal = AbortSignal.timeout(PATIENCE)) {
-  let response;
-  try {
-    const content = body && { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-    response = await fetch(address(path), { method, signal, cache: "no-store", ...content });
-  } catch (error) {
+  const content = body && { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  const response = await fetch(address(path), { method, signal, cache: "no-store", ...content }).catch((error) => {
     throw new Problem("offline", String(error));
-  }
+  });
   const answer = await response.json().catch(() => ({}));
   if (response.ok) return answer;
   // An answer that isn't ours comes from a proxy in front of a service that is away.
   throw new Problem(answer.error?.code ?? "offline", answer.error?.message ?? `HTTP ${response.status}`);
 }
 
+const wordsFor = (code) => page.errors[code] ?? page.errors.unknown;
+
 function tellProblem(problem) {
   const box = byId("problem");
-  const words = page.errors[problem.code] ?? page.errors.unknown;
-  put(box.querySelector(".what"), words.what);
-  put(box.querySelector(".do"), words.do);
+  put(box.querySelector(".what"), wordsFor(problem.code).what);
+  put(box.querySelector(".do"), wordsFor(problem.code).do);
   put(box.querySelector(".message"), problem.message);
   box.querySelector("details").hidden = !problem.message;
   box.hidden = false;
+  box.scrollIntoView({ block: "nearest" });
 }
 
-// Do what a button is for, once: neither a double click nor a second Enter does it twice.
-async function once(button, work) {
-  if (button.ariaDisabled === "true") return;
-  button.ariaDisabled = "true";
+// Do what a button is for, and tell what stands in its way.
+async function attempt(work) {
   byId("problem").hidden = true;
   put(byId("notice"), "");
-  try {
-    await work();
-  } catch (error) {
-    tellProblem(error);
-  } finally {
-    button.ariaDisabled = "false";
-  }
+  await work().catch(tellProblem);
 }
 
 // --- Accession numbers -------------------------------------------------------------------------------------
@@ -81,7 +70,7 @@ let numbers = page.limited ? page.numbers : JSON.parse(sessionStorage.getItem(SA
 
 function setNumbers(wanted) {
   numbers = [...new Set(wanted)];
-  sessionStorage.setItem(SAVED, JSON.stringify(numbers));
+  if (!page.limited) sessionStorage.setItem(SAVED, JSON.stringify(numbers));
   byId("chips").replaceChildren(...numbers.map(chip));
 }
 
@@ -89,17 +78,14 @@ function chip(text) {
   const item = document.createElement("li");
   item.className = "chip";
   item.append(text);
-  if (field) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = "×";
-    button.ariaLabel = fill(texts.remove, { number: text });
-    button.addEventListener("click", () => remove(text));
-    button.addEventListener("keydown", (event) => {
-      if (event.key === "Delete" || event.key === "Backspace") remove(text);
-    });
-    item.append(button);
-  }
+  if (!field) return item;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "×";
+  button.ariaLabel = fill(texts.remove, { number: text });
+  button.addEventListener("click", () => remove(text));
+  button.addEventListener("keydown", (event) => ["Delete", "Backspace"].includes(event.key) && remove(text));
+  item.append(button);
   return item;
 }
 
@@ -138,55 +124,51 @@ function typed(event) {
     takeField();
   } else if (event.key === "Backspace" && !field.value && numbers.length) {
     remove(numbers.at(-1));
-    field.focus();
   }
 }
 
+// The field is free at once: the next number may be scanned before the answer is here.
 async function start(kind, wanted) {
-  const job = await call("POST", "api/jobs", { kind, accession_numbers: wanted });
-  const known = items.has(job.id);
   if (!page.limited) setNumbers([]);
-  await follow();
-  point(job.id);
-  if (known) put(byId("notice"), texts.joined);
+  try {
+    const job = await call("POST", "api/jobs", { kind, accession_numbers: wanted });
+    if (items.has(job.id)) put(byId("notice"), texts.joined);
+    await follow();
+    point(job.id);
+  } catch (problem) {
+    setNumbers([...wanted, ...numbers]);
+    throw problem;
+  }
 }
 
 async function startChosen(kind) {
-  if (!takeField()) return field.focus();
   field?.focus();
-  if (!numbers.length) throw new Problem("missing_parameter", "");
+  if (!takeField()) return;
+  if (!numbers.length) throw new Problem("missing_parameter");
   await start(kind, numbers);
 }
 
 // --- The list of jobs --------------------------------------------------------------------------------------
 
-const list = byId("jobs");
 const items = new Map(); // job id → its element
-const states = new Map(); // job id → the state that was seen last
-let listed = [];
-let limit = SHOWN;
+let states = new Map(); // job id → the state that was seen last
 
 const running = (job) => job.state === "queued" || job.state === "running";
+const names = (job) => job.accession_numbers.join(", ");
 const work = (job) => JSON.stringify([job.kind, ...[...job.accession_numbers].sort()]);
 
 function show(jobs) {
-  listed = jobs;
-  const chosen = jobs.filter((job, place) => place < limit || running(job));
   const inTheMaking = new Set(jobs.filter(running).map(work));
-  chosen.forEach((job, place) => {
+  jobs.forEach((job, place) => {
     const item = items.get(job.id) ?? create(job);
     draw(item, job, inTheMaking.has(work(job)));
     if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
   });
-  const kept = new Set(chosen.map((job) => job.id));
-  for (const [id, item] of items) {
-    if (!kept.has(id)) {
-      item.remove();
-      items.delete(id);
-    }
+  for (const item of [...list.children].slice(jobs.length)) {
+    items.delete(item.dataset.id);
+    item.remove();
   }
   byId("none").hidden = jobs.length > 0;
-  byId("more").hidden = chosen.length === jobs.length;
   tellEnds(jobs);
 }
 
@@ -194,13 +176,12 @@ function create(job) {
   const item = byId("job").content.firstElementChild.cloneNode(true);
   const made = new Date(job.created_at);
   const today = made.toDateString() === new Date().toDateString();
-  const names = job.accession_numbers.join(", ");
   item.dataset.id = job.id;
-  item.querySelector(".numbers").textContent = names;
-  item.querySelector(".kind").textContent = texts.kind[job.kind];
-  item.querySelector("time").textContent = (today ? time : dateTime).format(made);
+  put(item.querySelector(".numbers"), names(job));
+  put(item.querySelector(".kind"), texts.kind[job.kind]);
+  put(item.querySelector("time"), (today ? time : dateTime).format(made));
   item.querySelector("time").dateTime = job.created_at;
-  item.querySelector(".bar").ariaLabel = fill(texts.progress_of, { numbers: names });
+  item.querySelector(".bar").ariaLabel = fill(texts.progress_of, { numbers: names(job) });
   item.querySelector("[data-do=download]").href = address(`api/jobs/${job.id}/iso`);
   items.set(job.id, item);
   return item;
@@ -208,22 +189,22 @@ function create(job) {
 
 function draw(item, job, beingMade) {
   const held = item.contains(document.activeElement) && document.activeElement;
+  const again = job.state !== "done" ? "retry" : job.kind === "print" ? "print_again" : "make_again";
   item.dataset.state = job.state;
   put(item.querySelector(".word"), word(job));
   put(item.querySelector(".counts"), counts(job));
   drawBar(item.querySelector(".bar"), job);
   drawError(item, job);
-  const again = job.state !== "done" ? "retry" : job.kind === "print" ? "print_again" : "make_again";
   drawAction(item, job, "download", "download", job.state === "done" && job.links.iso);
   drawAction(item, job, "again", again, !running(job) && !beingMade && !job.links.iso);
-  drawAction(item, job, "cancel", item.dataset.cancelling ? "cancelling" : "cancel", running(job));
+  drawAction(item, job, "cancel", "cancel", running(job));
   if (held && !held.checkVisibility()) item.focus();
 }
 
 function drawAction(item, job, name, text, visible) {
   const action = item.querySelector(`[data-do=${name}]`);
-  put(action, texts.action[text]);
-  action.ariaLabel = `${texts.action[text]}: ${job.accession_numbers.join(", ")}`;
+  if (action.ariaDisabled !== "true") put(action, texts.action[text]);
+  action.ariaLabel = `${texts.action[text]}: ${names(job)}`;
   action.hidden = !visible;
 }
 
@@ -238,14 +219,13 @@ function drawBar(bar, job) {
 }
 
 function drawError(item, job) {
-  const told = job.state === "failed" || job.state === "interrupted";
-  const words = (told && (page.errors[job.error?.code] ?? page.errors.unknown)) || { what: "", do: "" };
-  const message = [told ? `${job.error?.message} (${job.error?.code}, ${job.id})` : "", ...job.notes];
+  const told = job.error !== null && job.state !== "cancelled";
+  const message = [told ? `${job.error.message} (${job.error.code}, ${job.id})` : "", ...job.notes].join(" ").trim();
   item.querySelector(".failure").hidden = !told;
-  put(item.querySelector(".what"), words.what);
-  put(item.querySelector(".do"), words.do);
-  put(item.querySelector(".message"), message.filter(Boolean).join(" "));
-  item.querySelector("details").hidden = !message.some(Boolean);
+  put(item.querySelector(".what"), told ? wordsFor(job.error.code).what : "");
+  put(item.querySelector(".do"), told ? wordsFor(job.error.code).do : "");
+  put(item.querySelector(".message"), message);
+  item.querySelector("details").hidden = !message;
 }
 
 function word(job) {
@@ -259,44 +239,40 @@ function word(job) {
 
 function counts(job) {
   const { expected, received, sent } = job.instances;
-  if (job.stage === "finding" || !(expected || received)) return "";
-  if (job.state === "done") return `${counted(texts.images, received)}, ${megabytes.format(job.bytes / 1e6)}`;
-  if (job.stage === "sending") return counted(texts.sent_of, sent, expected ?? received);
-  if (job.stage === "waiting") return counted(texts.images, expected ?? received);
-  return expected ? counted(texts.images_of, received, expected) : counted(texts.images, received);
+  const total = expected ?? received;
+  if (!total || job.stage === "finding" || !(running(job) || received)) return "";
+  if (job.state === "done") return `${counted(texts.images, received)}, ${size.format(job.bytes / 1e6)}`;
+  if (job.stage === "sending") return counted(texts.sent_of, sent, total);
+  if (job.stage === "waiting" || expected === null) return counted(texts.images, total);
+  return counted(texts.images_of, received, expected);
 }
 
-// Say what ended since the last look; progress is not said, only shown.
+// Say what ended since the last look; progress is shown, not said.
 function tellEnds(jobs) {
   const ended = jobs.filter((job) => states.has(job.id) && states.get(job.id) !== job.state && !running(job));
-  jobs.forEach((job) => states.set(job.id, job.state));
-  if (ended.length) say(ended.map((job) => `${job.accession_numbers.join(", ")}: ${word(job)}`).join(". "));
-}
-
-function say(text) {
-  byId("said").textContent = text;
+  states = new Map(jobs.map((job) => [job.id, job.state]));
+  if (ended.length) say(ended.map((job) => `${names(job)}: ${word(job)}`).join(". "));
 }
 
 function point(id) {
   const item = items.get(id);
-  if (!item) return;
-  item.classList.remove("new");
-  item.scrollIntoView({ block: "nearest" });
-  requestAnimationFrame(() => item.classList.add("new"));
+  item?.classList.remove("new");
+  item?.scrollIntoView({ block: "nearest" });
+  requestAnimationFrame(() => item?.classList.add("new"));
 }
 
+// A button of the list, once: a second print is a second disc.
 async function act(button) {
-  const item = button.closest(".job");
-  const path = `api/jobs/${item.dataset.id}`;
-  if (button.dataset.do === "cancel") {
-    item.dataset.cancelling = "yes";
-    put(button, texts.action.cancelling);
-    await call("DELETE", path).finally(() => delete item.dataset.cancelling);
+  const path = `api/jobs/${button.closest(".job").dataset.id}`;
+  const cancel = button.dataset.do === "cancel";
+  button.ariaDisabled = "true";
+  if (cancel) put(button, texts.action.cancelling);
+  try {
+    const job = await (cancel ? call("DELETE", path) : call("POST", `${path}/again`));
     await follow();
-  } else {
-    const job = await call("POST", `${path}/again`);
-    await follow();
-    point(job.id);
+    if (!cancel) point(job.id);
+  } finally {
+    button.ariaDisabled = "false";
   }
 }
 
@@ -311,28 +287,20 @@ async function follow() {
   asking?.abort();
   const mine = (asking = new AbortController());
   const late = setTimeout(() => mine.abort(), PATIENCE);
-  try {
-    show((await call("GET", "api/jobs", undefined, mine.signal)).jobs);
-    byId("offline").hidden = true;
-  } catch (problem) {
-    if (mine !== asking) return;
-    if (problem.code === "unauthorized" || problem.code === "forbidden") return tellProblem(problem);
-    byId("offline").hidden = false;
-  } finally {
-    clearTimeout(late);
-  }
-  if (mine === asking) timer = setTimeout(follow, listed.some(running) ? BUSY_PACE : IDLE_PACE);
+  const answer = await call("GET", "api/jobs", undefined, mine.signal).catch((problem) => problem);
+  clearTimeout(late);
+  if (mine !== asking) return;
+  if (answer.code === "unauthorized" || answer.code === "forbidden") return tellProblem(answer);
+  byId("offline").hidden = !(answer instanceof Problem);
+  if (answer.jobs) show(answer.jobs);
+  const busy = [...states.values()].some((state) => running({ state }));
+  timer = setTimeout(follow, busy ? BUSY_PACE : IDLE_PACE);
 }
 
 // The disc that a link of the HIS asks for is started once: from then on the address doesn't ask any more.
 async function startFromLink() {
-  try {
-    await start("iso", page.numbers);
-    history.replaceState(null, "", page.here);
-  } catch (problem) {
-    tellProblem(problem);
-    setNumbers(page.numbers);
-  }
+  await start("iso", page.numbers);
+  history.replaceState(null, "", page.here);
 }
 
 setNumbers(numbers);
@@ -343,18 +311,14 @@ byId("dismiss").addEventListener("click", () => {
   byId("problem").hidden = true;
   field?.focus();
 });
-byId("more").addEventListener("click", () => {
-  limit = Infinity;
-  show(listed);
-});
 for (const button of document.querySelectorAll("[data-start]")) {
-  button.addEventListener("click", () => once(button, () => startChosen(button.dataset.start)));
+  button.addEventListener("click", (event) => {
+    if (event.detail < 2) attempt(() => startChosen(button.dataset.start)); // a double click is one
+  });
 }
 list.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-do]");
-  if (button && event.detail < 2) once(button, () => act(button));
+  if (button && event.detail < 2 && button.ariaDisabled !== "true") attempt(() => act(button));
 });
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) follow();
-});
-follow().then(() => page.start && startFromLink());
+document.addEventListener("visibilitychange", () => document.hidden || follow());
+follow().then(() => page.start && attempt(startFromLink));
