@@ -141,7 +141,7 @@ async def test_ten_jobs_over_two_ports_move_and_three_are_cancelled(
     async with running(make_config(tmp_path, pacs, ports=2)) as service:
         page = await open_desk(browser, service)
         watcher = await open_desk(browser, service)
-        await watch_bars(watcher)
+        await watch_bars(page)
         made = [f"A{number}" for number in range(1, 8)]
         cancelled = ["LONG", "A8", "A9"]
         for number in ("LONG", *made, "A8", "A9"):
@@ -158,7 +158,7 @@ async def test_ten_jobs_over_two_ports_move_and_three_are_cancelled(
             await expect(item(watcher, number).locator(".word")).to_have_text("Ready to download")
         assert pacs.cancels == 1
         assert len(pacs.moves) == len(made) + 1
-        seen = await watcher.evaluate("() => window.seen")
+        seen = await page.evaluate("() => window.seen")
         for number in made:
             assert seen[number] == sorted(seen[number])
             assert seen[number][-1] == 100

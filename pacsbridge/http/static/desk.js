@@ -13,7 +13,7 @@ const time = new Intl.DateTimeFormat(page.language, { timeStyle: "short" });
 const dateTime = new Intl.DateTimeFormat(page.language, { dateStyle: "medium", timeStyle: "short" });
 
 const BUSY_PACE = 1000; // milliseconds between two looks while something is being made
-const IDLE_PACE = 5000;
+const IDLE_PACE = 2000;
 const PATIENCE = 15000;
 const SAVED = "accession numbers";
 
