@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -14,11 +15,35 @@ import structlog
 from aiohttp import web
 
 from pacsbridge import __version__, checks
-from pacsbridge.db import Database
+from pacsbridge.accounts.policy import AccessPolicy
+from pacsbridge.accounts.service import Accounts
+from pacsbridge.accounts.values import Role
+from pacsbridge.db import Database, upgrade_in_thread
+from pacsbridge.dicomweb.catalog import DicomwebCatalog
+from pacsbridge.dicomweb.service import running_dicomweb
+from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.errors import DatabaseUnavailable
 from pacsbridge.his.patients import PatientApi
-from pacsbridge.http import desk, discs, health, jobs, metrics, middleware
+from pacsbridge.http import (
+    admin,
+    admin_pages,
+    auth,
+    desk,
+    dicomweb,
+    discs,
+    health,
+    identity,
+    jobs,
+    login,
+    metrics,
+    middleware,
+    pages,
+    shortlinks,
+)
+from pacsbridge.http.catalog import PacsCatalog
+from pacsbridge.http.protocol import JsonRunner
 from pacsbridge.http.services import SERVICES, Services, Works
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
@@ -33,10 +58,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pacsbridge.config import Config
+    from pacsbridge.dicomweb.service import Dicomweb
     from pacsbridge.jobs.store import Store
 
 log = structlog.get_logger(__name__)
 
+#: What was cancelled at the end may take so long to see it, in seconds.
+_CANCEL_SECONDS = 5.0
 #: Threads for blocking work: queries, moves, reading images. They mostly wait.
 _THREADS = 64
 
@@ -76,7 +104,7 @@ async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     scp.start()
     try:
         await engine.start()
-        yield Works(engine=engine, pool=pool, spool=spool)
+        yield Works(engine=engine, pool=pool, scp=scp, spool=spool)
     finally:
         await engine.close()
         await asyncio.to_thread(scp.stop)
@@ -98,23 +126,85 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
         store = JobStore(database, url, keep_days=config.database.keep_jobs_days, upgrade=upgrade)
         await stack.enter_async_context(store)
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
+        accounts = await stack.enter_async_context(running_accounts(config, database, upgrade=upgrade))
+        policy = access_policy(config)
+        dicomweb = await stack.enter_async_context(running_dicomweb(config, policy))
         works = await stack.enter_async_context(running_works(config, store))
-        yield Services(config=config, works=works, patients=patients, checks=_checks(config, patients, store))
+        yield Services(
+            config=config,
+            works=works,
+            patients=patients,
+            checks=_checks(config, works, patients, store, dicomweb),
+            accounts=accounts,
+            catalog=PacsCatalog(config.pacs) if dicomweb is None else DicomwebCatalog(dicomweb.upstream),
+            dicomweb=dicomweb,
+            study_trail=StudyTrail(accounts.trail) if accounts else None,
+            policy=policy,
+        )
+
+
+def access_policy(config: Config) -> AccessPolicy:
+    """Make the policy of the configuration."""
+    section = config.dicomweb
+    return AccessPolicy(
+        doctor_scope=section.doctor_scope,
+        store_roles=map(Role, section.store_roles),
+        delete_roles=map(Role, section.delete_roles),
+    )
+
+
+@asynccontextmanager
+async def running_accounts(
+    config: Config, database: Database, *, upgrade: bool = True
+) -> AsyncIterator[Accounts | None]:
+    """Start the accounts where the configuration has a secret for them, or a proxy that needs them.
+
+    A database that is away stops nothing else: whoever signs in then is told so.
+
+    Raises
+    ------
+    ConfigError
+        ``jwt_secret`` is missing though the proxy is on, or can't protect anything; a static user can't be
+        used.
+    """
+    if not config.accounts.jwt_secret.get_secret_value() and config.dicomweb.upstream == "off":
+        yield None
+        return
+    accounts = Accounts(config.accounts, database)
+    if upgrade:
+        try:
+            await upgrade_in_thread(config.database.url.get_secret_value())
+        except DatabaseUnavailable as error:
+            log.warning("accounts wait for the database", reason=error.message)
+    if not config.auth.enabled:
+        log.warning("anybody who reaches the port can make short links: switch auth.enabled on")
+    accounts.start()
+    try:
+        yield accounts
+    finally:
+        await accounts.close()
 
 
 def make_app(services: Services) -> web.Application:
     """Make the HTTP application over running services."""
     app = web.Application(
-        middlewares=[middleware.identify, middleware.errors_as_json, middleware.cors],
+        middlewares=[
+            middleware.identify,
+            middleware.errors_as_json,
+            middleware.cors,
+            pages.errors_as_pages,
+        ],
         client_max_size=1 << 20,
     )
     app[SERVICES] = services
     app.on_response_prepare.append(middleware.add_headers)
+    app.on_response_prepare.append(identity.add_cookie)
     health.add_routes(app)
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    desk.add_routes(app)
+    for resource in (desk, pages, auth, login, shortlinks, admin, admin_pages, dicomweb):
+        resource.add_routes(app)
     return app
 
 
@@ -124,6 +214,7 @@ async def check_all(config: Config) -> list[checks.Check]:
     async with PatientApi(config.patient_api) as patients:
         probes: dict[str, Callable[[], Awaitable[str | None]]] = {
             "pacs": lambda: checks.probe_pacs(config),
+            "pacs queries": lambda: checks.probe_query(config),
             **{f"storage_scp {port.ae_title}": partial(checks.probe_port, config, port) for port in ports},
             **{
                 f"destination {port.ae_title}": partial(checks.probe_destination, config, port)
@@ -133,6 +224,8 @@ async def check_all(config: Config) -> list[checks.Check]:
             "viewer": lambda: _load_viewer(config),
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
+            "database": lambda: checks.probe_database(config.database.url.get_secret_value()),
+            "dicomweb": lambda: _check_dicomweb(config),
         }
         return [await checks.probe(name, ask) for name, ask in probes.items()]
 
@@ -150,13 +243,13 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         The HTTP port can't be bound.
     """
     server = services.config.server
-    runner = web.AppRunner(
+    runner = JsonRunner(
         make_app(services),
         handle_signals=False,
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=server.idle_timeout_seconds,
-        shutdown_timeout=server.shutdown_timeout_seconds,
+        shutdown_timeout=_CANCEL_SECONDS,
     )
     await runner.setup()
     try:
@@ -167,7 +260,24 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         log.info("stopping")
     finally:
         services.draining = True
+        await runner.stop_listening()
+        await _finish(services.handling, server.shutdown_timeout_seconds)
         await runner.cleanup()
+
+
+async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
+    """Let what is being answered end by itself for some seconds, and cancel the rest."""
+    # Not aiohttp's own waiting: it waits once more, as long, before it cancels.
+    end = time.monotonic() + seconds
+    while handling and (left := end - time.monotonic()) > 0:
+        await asyncio.wait(set(handling), timeout=left)
+    if handling:
+        log.warning("what was still being answered is cut off", requests=len(handling))
+    cut_off = set(handling)
+    for task in cut_off:
+        task.cancel()
+    if cut_off:
+        await asyncio.wait(cut_off, timeout=_CANCEL_SECONDS)
 
 
 async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None) -> None:
@@ -182,17 +292,21 @@ async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], 
     log.info("stopped")
 
 
-def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Checks:
+def _checks(
+    config: Config, works: Works, patients: PatientApi, store: JobStore, proxy: Dicomweb | None
+) -> checks.Checks:
     async def storage_scp() -> str:
-        return f"{len(config.storage_scp.ports)} ports"
+        if not works.scp.running:
+            raise checks.ProbeFailed("a port is no longer listened on; restart the service")
+        return f"{len(config.storage_scp.ports)} ports, {works.pool.in_use} in use, {works.pool.waiting} wait"
 
     async def database() -> str:
         if store.problem is not None:
             raise checks.ProbeFailed(store.problem)
         return "answers"
 
-    async def off() -> None:
-        return None
+    async def dicomweb() -> str | None:
+        return None if proxy is None else await proxy.check()
 
     return checks.Checks(
         {
@@ -202,9 +316,14 @@ def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Che
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
             "database": database,
-            "dicomweb": off,
+            "dicomweb": dicomweb,
         }
     )
+
+
+async def _check_dicomweb(config: Config) -> str | None:
+    async with running_dicomweb(config, access_policy(config)) as proxy:
+        return None if proxy is None else await proxy.check(new_token=True)
 
 
 def _viewer(config: Config) -> Viewer | None:

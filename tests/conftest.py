@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
+from hypothesis import settings
 
 from tests.dcmtk import DcmQrScp, StoreScp
 from tests.misbehaving import MisbehavingPacs, Misbehaviour
@@ -15,6 +16,11 @@ from tests.orthanc import Orthanc, OrthancOptions
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+
+# A busy machine is no failure: what an example costs in time is not what is tested.
+settings.register_profile("pacsbridge", deadline=None)
+settings.load_profile("pacsbridge")
 
 
 class MakeOrthanc(Protocol):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from sqlalchemy import select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from pacsbridge.accounts import audit
 from pacsbridge.accounts.attempts import (
@@ -304,8 +305,8 @@ class Accounts:
         while True:
             try:
                 await self.remove_worn_out()
-            except PacsbridgeError as error:
-                log.warning("housekeeping waits for the database", reason=error.message)
+            except (PacsbridgeError, SQLAlchemyError) as error:
+                log.warning("housekeeping waits for the database", reason=type(error).__name__)
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     async def _account(self, email: str) -> _Account:

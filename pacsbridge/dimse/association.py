@@ -40,6 +40,8 @@ from pacsbridge.dimse.status import Status, describe
 from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pynetdicom.ae import ApplicationEntity
     from pynetdicom.events import Event
     from pynetdicom.transport import AssociationServer
@@ -60,6 +62,9 @@ _PDU_SECONDS = 120.0
 #: How long a peer that was aborted may go on sending before the connection is closed, in seconds.
 _LINGER_SECONDS = 1.0
 _WAITING_FOR_REQUEST = "Sta2"
+#: The peer asked for an association, or for its release, and waits for our answer (PS3.8, 9.2.1).
+_ANSWER_IS_DUE = ("Sta3", "Sta8")
+_BEFORE_ANSWER = ("Sta1", _WAITING_FOR_REQUEST)
 _STANDARD_HANDLERS = (
     (evt.EVT_DIMSE_RECV, standard_dimse_recv_handler),
     (evt.EVT_DIMSE_SENT, standard_dimse_sent_handler),
@@ -92,12 +97,16 @@ class SharedSocket(AssociationSocket):
         if self._lent.is_set():
             self._returned.wait(TICK_SECONDS)
             return False
+        if self._aborting or self.socket is None or not self._is_connected:
+            return False  # when aborting, what the peer still says is dropped by `close`
+        state = self.assoc.dul.state_machine.current_state
+        if (state in _BEFORE_ANSWER and not self.event_queue.empty()) or state in _ANSWER_IS_DUE:
+            # Nothing may come before our answer. If it were read, it would move the state machine, and the
+            # answer that is under way would then be an invalid event, of which pynetdicom's thread dies.
+            return False
         if self._unread:
             return True
-        if self.socket is None or not self._is_connected:
-            return False
-        waiting = self.assoc.dul.state_machine.current_state == _WAITING_FOR_REQUEST
-        idle = waiting and self.event_queue.empty()
+        idle = state == _WAITING_FOR_REQUEST
         poll = select.poll()
         try:
             poll.register(self.socket, select.POLLIN)
@@ -141,9 +150,12 @@ class SharedSocket(AssociationSocket):
         self._returned.clear()
         self._lent.set()
 
-    def wait_lent(self, seconds: float) -> bool:
-        """Wait until the A-ASSOCIATE-AC is under way; tell whether it is."""
-        return self._lent.wait(seconds)
+    def wait_lent(self) -> bool:
+        """Wait until the A-ASSOCIATE-AC is under way; tell whether it is, which it never is when its thread died."""
+        while not self._lent.wait(TICK_SECONDS):
+            if not self.assoc.dul.is_alive():
+                return False
+        return True
 
     def give_back(self, unread: bytes = b"", *, aborting: bool = False) -> None:
         """Let pynetdicom go on, with what was read and is its own.
@@ -247,6 +259,9 @@ class AcceptedAssociation(Association):
         for event, handler in _STANDARD_HANDLERS:
             self.unbind(event, handler)
         self.bind(evt.EVT_CONN_CLOSE, _wake)
+        provider = self.dul.run
+        # Not a subclass: Association makes its provider itself, and hands it to others in the same breath.
+        self.dul.run = lambda: self._run_provider(provider)  # type: ignore[method-assign]
 
     def use(self, connection: socket.socket) -> None:
         """Take the connection."""
@@ -298,10 +313,19 @@ class AcceptedAssociation(Association):
             for status, count in self._refusals.items():
                 log.warning("instances were refused", status=describe(status), count=count)
 
+    def _run_provider(self, run: Callable[[], None]) -> None:
+        """Run pynetdicom's DUL thread. Some hostile messages raise in it: that ends the association, no more."""
+        try:
+            run()
+        except Exception as error:  # noqa: BLE001 - whatever it is: the thread ends, and the association's sees so
+            log.warning(
+                "association broken", reason=type(error).__name__, local_ae_title=self.acceptor.ae_title
+            )
+
     def _run_reactor(self) -> None:
         """Receive what comes as P-DATA-TF, then let pynetdicom react to what comes after it."""
         shared = self.dul.socket
-        if self._port.fast and isinstance(shared, SharedSocket) and shared.wait_lent(STALL_SECONDS):
+        if self._port.fast and isinstance(shared, SharedSocket) and shared.wait_lent():
             self._receive(shared)
         if not self.is_aborted:
             super()._run_reactor()
@@ -368,6 +392,5 @@ class AcceptedAssociation(Association):
 
 def _wake(event: Event) -> None:
     """Tell an association's thread that the peer left without asking for one; it would wait for ARTIM."""
-    dul = event.assoc.dul
-    if dul.state_machine.current_state == _WAITING_FOR_REQUEST:
-        dul.to_user_queue.put(None)
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)  # pynetdicom's own sign of a time-out

@@ -1,7 +1,7 @@
 """Studies to files: C-MOVE into our own Storage SCP until every expected instance is there (PS3.4, C.4.2).
 
-Done is when the archive says so *and* what it promised has arrived. What is missing is asked for again, once by
-series and once by instance; what is still missing then is told, with counts.
+Done is when the archive says so *and* what it promised has arrived. What is missing is asked for again, once
+by series and once by instance; what is still missing then is told, with counts.
 """
 
 from __future__ import annotations

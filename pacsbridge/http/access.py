@@ -1,4 +1,4 @@
-"""Who may call the endpoints of discs: whoever has the API key, or a signed link for just what it names."""
+"""Who may call the endpoints of discs and links: the API key, a signed link for just what it names, staff."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from pacsbridge.accounts.policy import Action
 from pacsbridge.errors import Forbidden, Unauthorized
+from pacsbridge.http.identity import permitted, principal_of
 from pacsbridge.http.links import Purpose, check_link, is_signed
 from pacsbridge.http.services import SERVICES
 
@@ -47,18 +49,22 @@ class Caller:
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller")
 
 
-def guarded(handler: Handler, purpose: Purpose) -> Handler:
-    """Let a handler be called with the API key, or a link signed for `purpose`, where ``auth.enabled`` is set."""
+def guarded(handler: Handler, purpose: Purpose | None, action: Action = Action.MAKE_DISC) -> Handler:
+    """Guard a handler where ``auth.enabled`` is set.
+
+    It may be called with the API key, with a link signed for `purpose`, or by somebody who has signed in and
+    whom the policy lets do `action`.
+    """
 
     @wraps(handler)
     async def guard(request: web.Request) -> web.StreamResponse:
-        request[CALLER] = _identify(request, purpose)
+        request[CALLER] = await _identify(request, purpose, action)
         return await handler(request)
 
     return guard
 
 
-def _identify(request: web.Request, purpose: Purpose) -> Caller:
+async def _identify(request: web.Request, purpose: Purpose | None, action: Action) -> Caller:
     auth = request.app[SERVICES].config.auth
     if not auth.enabled:
         return Caller("anyone")
@@ -69,7 +75,9 @@ def _identify(request: web.Request, purpose: Purpose) -> Caller:
         ):
             return Caller("api key")
         raise Unauthorized(f"The API key in the header {API_KEY_HEADER} is wrong.")
-    if is_signed(request.query):
+    if purpose is not None and is_signed(request.query):
         value = check_link(auth, purpose, request.query)
         return Caller("link", frozenset(number.strip() for number in (value, *value.split(","))))
-    raise Unauthorized(f"Send the API key in the header {API_KEY_HEADER}, or use a signed link.")
+    if await principal_of(request) is not None:
+        return Caller((await permitted(request, action)).subject)
+    raise Unauthorized(f"Send the API key in the header {API_KEY_HEADER}, use a signed link, or sign in.")

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pacsbridge.errors import Forbidden, InvalidParameter, MissingParameter, Unauthorized
 from pacsbridge.http import assets
 from pacsbridge.http.access import CALLER, guarded
+from pacsbridge.http.identity import principal_of
 from pacsbridge.http.language import LANGUAGES, PARAMETER, load_texts, remember_language, texts_for
 from pacsbridge.http.links import Purpose
 from pacsbridge.http.parameters import accession_numbers
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from pacsbridge.http.language import Texts
 
 PATH = "/discs"
-LOGIN_PATH = "/login"
+#: Where one signs in and out, relative.
+_LOGIN = "login"
 
 _NUMBERS = ("accession_number", "accession_numbers")
 #: What stays in the address of a page that was opened by a signed link: without it the page may do nothing.
@@ -82,6 +84,7 @@ async def _show(request: web.Request) -> web.StreamResponse:
         limited=limited,
         problem=problem,
         prints=bool(request.app[SERVICES].config.publisher.host),
+        account=_LOGIN if await principal_of(request) else "",
     )
 
 
@@ -101,13 +104,9 @@ def _asked(request: web.Request) -> tuple[tuple[str, ...], RequestError | None]:
 
 def _closed(request: web.Request, error: RequestError) -> web.Response:
     """Say how to get in: a clerk has no API key to type."""
-    app = request.app
-    accounts = app[SERVICES].config.accounts.jwt_secret.get_secret_value()
-    has_login = accounts and any(one.canonical == LOGIN_PATH for one in app.router.resources())
-    login = f"{LOGIN_PATH.lstrip('/')}?{urlencode({'next': PATH})}" if has_login else ""
-    return _page(
-        request, "desk_closed.html", texts_for(request), {}, status=error.status, error=error, login=login
-    )
+    login = f"{_LOGIN}?{urlencode({'next': PATH})}" if request.app[SERVICES].accounts else ""
+    values = {"error": error, "account": "", "login": login}
+    return _page(request, "desk_closed.html", texts_for(request), {}, status=error.status, **values)
 
 
 def _page(

@@ -178,15 +178,15 @@ class Engine:
         try:
             yield kept
         finally:
-            self._shelf.let_go(kept)
+            await self._let_go(kept)
 
     async def _run(self, job: Job) -> None:
         try:
             if job.kind is Kind.ISO:
-                job.disc = await self._maker.make(job)
+                await self._make(job)
             else:
                 await self._printer.send(job)
-            job.end(State.DONE)
+                job.end(State.DONE)
         except PacsbridgeError as error:
             log.warning("job failed", job_id=job.id, stage=job.stage, code=error.code)
             job.end(State.FAILED, error)
@@ -194,6 +194,23 @@ class Engine:
             log.exception("job failed by a fault of ours", job_id=job.id, stage=job.stage)
             told = f"Something went wrong here; the log tells more under job {job.id}."
             job.end(State.FAILED, PacsbridgeError(told))
+
+    async def _make(self, job: Job) -> None:
+        job.disc = await self._maker.make(job)
+        awaited = job.waiting > 0
+        job.end(State.DONE)
+        try:
+            await asyncio.sleep(0)  # whoever waits wakes now and holds the disc, before it is let go here
+        finally:
+            if awaited:
+                await self._let_go(job.disc)
+            else:
+                self._shelf.let_go(job.disc)  # who asked for it in the background comes when it is told
+
+    async def _let_go(self, kept: KeptDisc) -> None:
+        self._shelf.let_go(kept)
+        if self._shelf.overdue:
+            await asyncio.shield(asyncio.to_thread(self._shelf.sweep))
 
     def _end_cancelled(self, job: Job) -> None:
         if not job.state.final:

@@ -7,6 +7,7 @@ templates; each direction of writing finds itself (`unicode-bidi: plaintext`).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
@@ -97,12 +98,21 @@ class _PatientView:
     studies: tuple[_StudyView, ...]
 
 
+#: What XML 1.0 can't hold (2.2), and UTF-8 can't encode; old texts have such bytes.
+_NOT_TEXT = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def _printable(value: object) -> object:
+    return _NOT_TEXT.sub("\ufffd", value) if isinstance(value, str) and _NOT_TEXT.search(value) else value
+
+
 @lru_cache(maxsize=1)
 def _templates() -> Environment:
     return Environment(
         loader=PackageLoader("pacsbridge", "media/templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_printable,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -200,6 +210,8 @@ def _series_view(series: Series) -> _SeriesView:
         if frames
         else counted(len(series.instances), "document", "documents")
     )
+    if frames:
+        kind = "No preview"
     parts = (series.Modality, number if series.SeriesDescription else "", amount)
     return _SeriesView(title, " · ".join(part for part in parts if part), kind)
 

@@ -127,6 +127,7 @@ def _of_frame(attributes: Dataset, index: int) -> Dataset:
     groups += list(attributes.get("PerFrameFunctionalGroupsSequence") or [])[index : index + 1]
     merged = Dataset()
     merged.update(attributes)
+    merged.file_meta = attributes.file_meta  # lookup tables are words, whose order it tells
     for group in groups:
         for name in ("PixelMeasuresSequence", "PixelValueTransformationSequence", "FrameVOILUTSequence"):
             for item in list(group.get(name) or [])[:1]:

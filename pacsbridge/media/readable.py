@@ -57,6 +57,18 @@ def readable_date(value: str) -> str:
     return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"
 
 
+def readable_time(value: str) -> str:
+    """Write a TM as ``14:05``; what is no time stays as it is (PS3.5 6.2)."""
+    text = value.strip()
+    return f"{text[:2]}:{text[2:4]}" if re.fullmatch(r"\d{4}.*", text) else text
+
+
+def readable_datetime(value: str) -> str:
+    """Write a DT as ``1 February 1970, 14:05``."""
+    text = value.strip()
+    return ", ".join(part for part in (readable_date(text[:8]), readable_time(text[8:])) if part)
+
+
 def readable_sex(value: str) -> str:
     """Write a PatientSex out (PS3.3 C.2.3)."""
     return _SEXES.get(value.strip().upper(), value.strip())

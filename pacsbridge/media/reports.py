@@ -9,9 +9,11 @@ import structlog
 from pydicom import Dataset, dcmread
 
 from pacsbridge.media.contents import text
-from pacsbridge.media.readable import person_names, readable_date
+from pacsbridge.media.readable import person_names, readable_date, readable_datetime, readable_time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pacsbridge.instance import Instance
 
 log = structlog.get_logger(__name__)
@@ -21,6 +23,15 @@ MAX_LINES = 600
 _MAX_DEPTH = 16
 _MAX_SIZE = 4_000_000
 _MAX_TEXT = 8_000
+
+
+#: The attribute of a value type that is one text (PS3.3 table C.17.3-7), and how it is written.
+_SIMPLE: dict[str, tuple[str, Callable[[str], str]]] = {
+    "TEXT": ("TextValue", str),
+    "DATE": ("Date", readable_date),
+    "TIME": ("Time", readable_time),
+    "DATETIME": ("DateTime", readable_datetime),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +100,8 @@ def _value(item: Dataset) -> str:
         return _measurement(item)
     if kind == "PNAME":
         return ", ".join(person_names(item.get("PersonName"))[:1])
-    if kind == "DATE":
-        return readable_date(text(item, "Date"))
-    return text(item, {"TEXT": "TextValue", "DATETIME": "DateTime", "TIME": "Time"}.get(kind, ""))
+    keyword, write = _SIMPLE.get(kind, ("", str))
+    return write(text(item, keyword))
 
 
 def _measurement(item: Dataset) -> str:

@@ -115,13 +115,16 @@ async def test_the_same_work_is_joined(config: Config, pacs: MisbehavingPacs) ->
         assert len(pacs.moves) == 2
 
 
-async def test_more_jobs_than_ports_wait_with_their_place(config: Config) -> None:
+async def test_more_jobs_than_ports_wait_with_their_place(config: Config, pacs: MisbehavingPacs) -> None:
+    pacs.misbehaviour = Misbehaviour(delay=0.2)
     async with running(config) as service:
         started = [await start(service, f"A{number}") for number in range(1, 6)]
-        await asyncio.sleep(0.3)
-        _, listed = await call(service, "GET", "/api/jobs")
+        async with asyncio.timeout(20):
+            places: list[int] = []
+            while len(places) < 3:
+                _, listed = await call(service, "GET", "/api/jobs")
+                places = [job["place"] for job in listed["jobs"] if job["place"]]
         assert [job["id"] for job in listed["jobs"]] == [job["id"] for job in reversed(started)]
-        places = [job["place"] for job in listed["jobs"] if job["state"] == "queued"]
         assert sorted(places) == [1, 2, 3]
         assert {(await finished(service, job["id"]))["state"] for job in started} == {"done"}
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 AUTH = AuthConfig.model_validate({"enabled": True, "api_key": "the key", "link_secret": "the secret"})
-LATER = int(time.time()) + 60
+LATER = int(time.time()) + 86400
 
 
 def link(purpose: Purpose = Purpose.DOWNLOAD, *numbers: str, expires: int = LATER) -> URL:

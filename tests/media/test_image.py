@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import pycdlib.headervd
+import pycdlib.pycdlib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from pycdlib import PyCdlib
 from pacsbridge.errors import SourceChanged, TooLarge
 from pacsbridge.media import image
 from pacsbridge.media.image import DataSegment, DiscDirectory, DiscFile, FileSegment, Image, ImageTorn
+from tests.peers import require
 
 NAMES = st.from_regex(r"\A[A-Z0-9_]{1,8}(\.[A-Z0-9_]{1,3})?\Z")
 DIRECTORIES = st.lists(st.from_regex(r"\A[A-Z0-9_]{1,8}\Z"), max_size=6)
@@ -22,7 +24,7 @@ DIRECTORIES = st.lists(st.from_regex(r"\A[A-Z0-9_]{1,8}\Z"), max_size=6)
 
 @pytest.fixture(autouse=True)
 def _one_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The volume descriptors hold the time of rendering: here it stands still, so that two runs compare."""
+    """The metadata holds the time of its making: here it stands still, so that two runs compare."""
     still = types.SimpleNamespace(
         time=lambda: 1_700_000_000.0,
         localtime=time.localtime,
@@ -30,6 +32,7 @@ def _one_time(monkeypatch: pytest.MonkeyPatch) -> None:
         strftime=time.strftime,
     )
     monkeypatch.setattr(pycdlib.headervd, "time", still)
+    monkeypatch.setattr(pycdlib.pycdlib, "time", still)
 
 
 def make_file(
@@ -126,7 +129,9 @@ def test_an_empty_directory_exists(tmp_path: Path) -> None:
     )
     path = tmp_path / "disc.iso"
     path.write_bytes(whole(made))
-    listing = subprocess.run(["isoinfo", "-f", "-i", path], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        [require("isoinfo"), "-f", "-i", path], capture_output=True, text=True, check=True
+    ).stdout
     assert listing.split() == ["/A.;1", "/X", "/X/EMPTY"]
 
 

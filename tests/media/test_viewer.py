@@ -135,7 +135,7 @@ def test_a_file_over_4_gib_is_refused(root: Path) -> None:
 
 
 def test_an_unreadable_file_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.os, "access", lambda path, mode: mode != os.R_OK)  # root reads everything
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)  # root reads everything
     refused(root, "start.exe")
 
 

@@ -232,6 +232,7 @@ function word(job) {
   const print = job.kind === "print";
   if (job.state === "done") return texts.state[print ? "printed" : job.links.iso ? "ready" : "gone"];
   if (job.state === "failed" && print) return texts.state.print_failed;
+  if (job.state === "cancelled" && job.instances.sent) return texts.state.print_cancelled;
   if (!running(job)) return texts.state[job.state];
   if (job.stage === "waiting" && job.place) return fill(texts.stage[job.place === 1 ? "next" : "place"], job);
   return texts.stage[job.stage === "finding" && job.state === "queued" ? "starting" : job.stage];
