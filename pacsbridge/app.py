@@ -30,6 +30,7 @@ from pacsbridge.http import (
     admin,
     admin_pages,
     auth,
+    desk,
     dicomweb,
     discs,
     health,
@@ -202,7 +203,7 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (pages, auth, login, shortlinks, admin, admin_pages, dicomweb):
+    for resource in (desk, pages, auth, login, shortlinks, admin, admin_pages, dicomweb):
         resource.add_routes(app)
     return app
 
