@@ -25,6 +25,7 @@ from pacsbridge.his.patients import PatientApi
 from pacsbridge.http import (
     admin,
     admin_pages,
+    api_page,
     auth,
     discs,
     health,
@@ -33,6 +34,7 @@ from pacsbridge.http import (
     login,
     metrics,
     middleware,
+    openapi,
     pages,
     shortlinks,
 )
@@ -182,7 +184,7 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (pages, auth, login, shortlinks, admin, admin_pages):
+    for resource in (pages, auth, login, shortlinks, admin, admin_pages, openapi, api_page):
         resource.add_routes(app)
     return app
 
