@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
+import os
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,15 +39,15 @@ from pacsbridge.errors import PacsbridgeError
 from pacsbridge.http.links import Purpose, make_link
 from pacsbridge.http.names import patient_stem, safe_stem
 from pacsbridge.http.parameters import distinct_accession_numbers
-from pacsbridge.jobs.job import Kind, State
+from pacsbridge.jobs.job import Kind
 from pacsbridge.jobs.store import NoStore
+from pacsbridge.jobs.threads import until_done
 from pacsbridge.logs import set_up_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pacsbridge.demo.patients import SamplePatient
-    from pacsbridge.jobs.engine import Engine
     from pacsbridge.jobs.job import Job
     from pacsbridge.jobs.shelf import KeptDisc
 
@@ -70,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         return FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         _complain("stopped")
         return FAILED
 
@@ -195,7 +200,10 @@ def _show_links(config: Config, patients: Sequence[SamplePatient]) -> None:
 def _iso(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     set_up_logging(config.server.model_copy(update={"log_level": "error"}))
-    return asyncio.run(_make_iso(config, _numbers(options), options.output))
+    numbers = _numbers(options)
+    if options.output is not None:
+        _check_output(options.output)
+    return asyncio.run(_make_iso(config, numbers, options.output))
 
 
 def _print(options: argparse.Namespace) -> int:
@@ -238,24 +246,42 @@ def _numbers(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 async def _make_iso(config: Config, numbers: Sequence[str], output: Path | None) -> int:
-    console = Console(stderr=True, highlight=False)
+    """Make the disc; the file's name goes to standard output, what is said of it to standard error."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    stop_on_signals()
     began = time.monotonic()
     async with running_works(config, NoStore()) as works:
         job = works.engine.submit(Kind.ISO, numbers)
-        await _show_progress(console, works.engine, job)
-        async with works.engine.disc(job) as kept:
-            path = output or Path(f"{_stem(numbers, kept)}.iso")
-            await asyncio.to_thread(_write_whole, kept, path)
-            disc = kept.disc
+        showing = asyncio.create_task(_show_progress(console, job))
+        try:
+            async with works.engine.disc(job) as kept:
+                await showing
+                path = output or Path(f"{_stem(numbers, kept)}.iso")
+                cancelled = threading.Event()
+                await until_done(partial(_write_whole, kept, path, cancelled), cancelled.set)
+                disc = kept.disc
+        finally:
+            showing.cancel()
+            await asyncio.wait({showing})  # the bar is gone before anything else is said
     console.print(
-        f"{path}: {disc.studies} studies, {disc.series} series, {disc.instances} instances, "
+        f"{disc.studies} studies, {disc.series} series, {disc.instances} instances, "
         f"{disc.size / _MEGABYTE:,.1f} MB, {time.monotonic() - began:.1f} s"
     )
+    for note in job.notes:
+        console.print(note, markup=False)
+    print(path)
     return DONE
 
 
-async def _show_progress(console: Console, engine: Engine, job: Job) -> None:
-    """Draw a bar until the job ends; cancel the job when the person stops us."""
+def stop_on_signals() -> None:
+    """Let SIGTERM end the running task as Ctrl-C does: by cancelling it, so that nothing is left behind."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel, "SIGTERM")
+
+
+async def _show_progress(console: Console, job: Job) -> None:
+    """Draw a bar until the job ends."""
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -263,18 +289,13 @@ async def _show_progress(console: Console, engine: Engine, job: Job) -> None:
         TextColumn("{task.fields[counts]}"),
         TimeElapsedColumn(),
     )
-    try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            bar = progress.add_task("", total=1.0, counts="")
-            while not job.state.final:
-                await asyncio.wait({asyncio.ensure_future(job.finished.wait())}, timeout=_LOOK_SECONDS)
-                counts = job.look()
-                told = f"{counts.received} of {counts.expected}" if counts.expected else f"{counts.received}"
-                progress.update(bar, completed=job.progress, description=str(job.stage), counts=told)
-    finally:
-        engine.cancel(job)
-    if job.state is not State.DONE and job.error is not None:
-        raise job.error
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=1.0, counts="")
+        while not job.state.final:
+            counts = job.look()
+            told = f"{counts.received} of {counts.expected}" if counts.expected else f"{counts.received}"
+            progress.update(bar, completed=job.progress, description=str(job.stage), counts=told)
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _stem(numbers: Sequence[str], kept: KeptDisc) -> str:
@@ -282,17 +303,34 @@ def _stem(numbers: Sequence[str], kept: KeptDisc) -> str:
     return by_name or safe_stem(numbers[0]) or "disc"
 
 
-def _write_whole(kept: KeptDisc, path: Path) -> None:
+def _write_whole(kept: KeptDisc, path: Path, cancelled: threading.Event) -> None:
     """Write the image beside its name and rename it: nobody finds half an image."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".pacsbridge-", delete=False) as file:
         try:
-            kept.disc.write_to(file)
+            file.writelines(_until(cancelled, kept.disc.read_chunks()))
             file.flush()
             Path(file.name).chmod(0o644)
             Path(file.name).replace(path)
         except BaseException:
             Path(file.name).unlink()
             raise
+
+
+def _until(cancelled: threading.Event, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if cancelled.is_set():
+            raise InterruptedError(errno.EINTR, "stopped")
+        yield chunk
+
+
+def _check_output(output: Path) -> None:
+    """Find out before the images are retrieved whether the file can be written."""
+    if output.is_dir():
+        raise UsageError(f"--output: {output} is a folder; name a file")
+    if not output.parent.is_dir():
+        raise UsageError(f"--output: there is no folder {output.parent}")
+    if not os.access(output.parent, os.W_OK):
+        raise UsageError(f"--output: the folder {output.parent} can't be written")
 
 
 def free_ports(count: int) -> list[int]:

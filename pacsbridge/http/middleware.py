@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,7 +17,7 @@ from pacsbridge.errors import Busy, PacsbridgeError
 from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -42,17 +43,12 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     began = time.monotonic()
-    task = asyncio.current_task()
-    assert task is not None
-    handling = request.app[SERVICES].handling
-    handling.add(task)
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
+    with _noted(request), structlog.contextvars.bound_contextvars(request_id=request_id):
         status: int | str = "client left"
         try:
             response = await handler(request)
             status = response.status
         finally:
-            handling.discard(task)
             seconds = time.monotonic() - began
             metrics.HTTP_REQUESTS.labels(_method(request), _route(request), status).inc()
             metrics.HTTP_SECONDS.labels(_route(request)).observe(seconds)
@@ -65,6 +61,19 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
                 milliseconds=round(seconds * 1000, 1),
             )
     return response
+
+
+@contextmanager
+def _noted(request: web.Request) -> Iterator[None]:
+    """Note the request as being handled: at the end of the service it is waited for, and cancelled."""
+    handling, task = request.app[SERVICES].handling, asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a request is handled in a task")
+    handling.add(task)
+    try:
+        yield
+    finally:
+        handling.discard(task)
 
 
 @web.middleware

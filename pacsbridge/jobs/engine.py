@@ -197,11 +197,15 @@ class Engine:
 
     async def _make(self, job: Job) -> None:
         job.disc = await self._maker.make(job)
+        awaited = job.waiting > 0
         job.end(State.DONE)
         try:
             await asyncio.sleep(0)  # whoever waits wakes now and holds the disc, before it is let go here
         finally:
-            self._shelf.let_go(job.disc)
+            if awaited:
+                await self._let_go(job.disc)
+            else:
+                self._shelf.let_go(job.disc)  # who asked for it in the background comes when it is told
 
     async def _let_go(self, kept: KeptDisc) -> None:
         self._shelf.let_go(kept)

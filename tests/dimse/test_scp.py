@@ -61,6 +61,12 @@ if TYPE_CHECKING:
 PRIVATE_SOP_CLASS = "1.2.826.0.1.3680043.9.7433.1.1"
 
 
+@pytest.fixture(autouse=True)
+def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare dcmtk the 40 ms that Nagle's algorithm makes it wait for each small answer."""
+    monkeypatch.setenv("TCP_NODELAY", "1")
+
+
 @pytest.fixture(params=[True, False], ids=["fast", "plain"])
 def fast(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
