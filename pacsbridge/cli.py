@@ -7,7 +7,6 @@ import asyncio
 import errno
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
@@ -17,25 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pacsbridge import __version__, usercli
+from pacsbridge import __version__, democli, usercli
 from pacsbridge.app import check_all, running_works, serve
-from pacsbridge.config import (
-    Config,
-    ConfigError,
-    DatabaseConfig,
-    MediaConfig,
-    PacsConfig,
-    ScpPort,
-    ServerConfig,
-    StorageScpConfig,
-    load_config,
-)
-from pacsbridge.demo.pacs import DemoPacs
-from pacsbridge.demo.patients import write_sample_patients
+from pacsbridge.config import Config, ConfigError, load_config
 from pacsbridge.errors import PacsbridgeError
 from pacsbridge.http.links import Purpose, make_link
 from pacsbridge.http.names import patient_stem, safe_stem
@@ -48,7 +34,6 @@ from pacsbridge.logs import set_up_logging
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-    from pacsbridge.demo.patients import SamplePatient
     from pacsbridge.jobs.job import Job
     from pacsbridge.jobs.shelf import KeptDisc
 
@@ -98,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_check)
     command = commands.add_parser("demo", help="run an embedded PACS with sample patients, and the service")
     command.add_argument("--port", type=int, default=8080, metavar="N", help="the HTTP port (8080)")
-    command.set_defaults(run=_demo)
+    command.set_defaults(run=lambda options: democli.run_demo(options.port))
     command = commands.add_parser("iso", parents=[config], help="make a disc image")
     command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
     command.add_argument(
@@ -141,61 +126,6 @@ def _check(options: argparse.Namespace) -> int:
         console.print(check.detail, markup=False)
         fine = fine and not (check.status == "failed" and check.required)
     return DONE if fine else FAILED
-
-
-def _demo(options: argparse.Namespace) -> int:
-    set_up_logging(ServerConfig(log_level="warn"))
-    with tempfile.TemporaryDirectory(prefix="pacsbridge-demo-") as folder:
-        root = Path(folder)
-        print("Drawing the sample patients ...", flush=True)
-        patients = write_sample_patients(root / "pacs")
-        first, second = free_ports(2)
-        ports = (ScpPort(port=first, ae_title="CDRECORD"), ScpPort(port=second, ae_title="CDRECORD2"))
-        destinations = {port.ae_title: ("127.0.0.1", port.port) for port in ports}
-        with DemoPacs(root / "pacs", destinations=destinations) as pacs:
-            config = Config(
-                server=ServerConfig(
-                    host="127.0.0.1",
-                    port=options.port,
-                    public_url=f"http://localhost:{options.port}",
-                    log_level="warn",
-                    shutdown_timeout_seconds=5,
-                ),
-                pacs=PacsConfig(ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.port),
-                storage_scp=StorageScpConfig(host="127.0.0.1", ports=ports),
-                media=MediaConfig(spool_dir=root / "spool", institution="Demo Hospital"),
-                database=DatabaseConfig(url=SecretStr(f"sqlite:///{root / 'pacsbridge.db'}")),
-            )
-            asyncio.run(serve(config, on_start=lambda: _show_links(config, patients)))
-    return DONE
-
-
-def _show_links(config: Config, patients: Sequence[SamplePatient]) -> None:
-    url = config.server.public_url
-    print(
-        f"\nThe PACS {config.pacs.ae_title} listens on port {config.pacs.port}. A disc of each sample patient:\n"
-    )
-    for patient in patients:
-        numbers = ",".join(patient.accession_numbers)
-        several = len(patient.accession_numbers) > 1
-        link = (
-            f"download-multiple?accession_numbers={numbers}"
-            if several
-            else f"download?accession_number={numbers}"
-        )
-        print(f"  {url}/api/iso/{link}\n      {patient.shows}")
-    number = patients[0].accession_numbers[0]
-    several_numbers = next(",".join(p.accession_numbers) for p in patients if len(p.accession_numbers) > 1)
-    print(f"\nHealth:  {url}/api/health\n\nOr from another shell:\n")
-    for line in (
-        f"curl -OJ '{url}/api/iso/download?accession_number={number}'",
-        f"curl -OJ '{url}/api/iso/download-multiple?accession_numbers={several_numbers}'",
-        f"curl -OJ '{url}/mkiso.php?accession_number={number}'",
-        f"curl -s '{url}/api/iso/download?accession_number=NOSUCH'",
-        f"curl -s {url}/api/health",
-    ):
-        print(f"  {line}")
-    print("\nCtrl-C ends it.", flush=True)
 
 
 def _iso(options: argparse.Namespace) -> int:
@@ -340,15 +270,3 @@ def _check_output(output: Path) -> None:
         raise UsageError(f"--output: there is no folder {output.parent}")
     if not os.access(output.parent, os.W_OK):
         raise UsageError(f"--output: the folder {output.parent} can't be written")
-
-
-def free_ports(count: int) -> list[int]:
-    """Find TCP ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -178,7 +178,9 @@ class GoogleFront:
         for name, value in request.query.items():
             if path.endswith("/studies") and name in _STUDY_KEYS:
                 pairs.append((name, "0.0" if name.endswith("UID") and "," in value else value))
-            elif (not path.endswith("/studies") and name not in {"limit", "offset"}) or name == "includefield":
+            elif (
+                not path.endswith("/studies") and name not in {"limit", "offset"}
+            ) or name == "includefield":
                 pairs.append((name, value))
         return pairs
 
@@ -248,9 +250,7 @@ async def running_google(upstream: str, key: rsa.RSAPrivateKey) -> AsyncIterator
         await web.TCPSite(runner, HOST, 0).start()
         front.base_url = f"http://{HOST}:{runner.addresses[0][1]}"
         timeout = aiohttp.ClientTimeout(total=60)
-        async with aiohttp.ClientSession(
-            timeout=timeout, headers={"Accept-Encoding": "identity"}
-        ) as session:
+        async with aiohttp.ClientSession(timeout=timeout, headers={"Accept-Encoding": "identity"}) as session:
             front.session = session
             yield front
     finally:
