@@ -49,6 +49,11 @@ class Chromium:
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         return page
 
+    async def close_pages(self) -> None:
+        """Close every page and its profile."""
+        for context in self._browser.contexts:
+            await context.close()
+
     def _listen(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
             self.complaints.append(message.text)

@@ -59,7 +59,10 @@ async def _desk(request: web.Request) -> web.StreamResponse:
 
 async def _show(request: web.Request) -> web.StreamResponse:
     """Show the page to somebody who may use it."""
+    services = request.app[SERVICES]
     limited = request[CALLER].numbers is not None
+    # Where everybody may, nobody is asked for: the database may be away, and discs are made all the same.
+    signed_in = services.config.auth.enabled and not limited and await principal_of(request)
     numbers, problem = _asked(request)
     signed = {name: request.query[name] for name in _SIGNED if limited and name in request.query}
     kept = {**signed, _STARTED: "1"} if limited else {}
@@ -83,8 +86,8 @@ async def _show(request: web.Request) -> web.StreamResponse:
         script=script,
         limited=limited,
         problem=problem,
-        prints=bool(request.app[SERVICES].config.publisher.host),
-        account=_LOGIN if await principal_of(request) else "",
+        prints=bool(services.config.publisher.host),
+        account=_LOGIN if signed_in else "",
     )
 
 

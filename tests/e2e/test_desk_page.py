@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from pacsbridge.db import Database
 from pacsbridge.db.schema import jobs
 from pacsbridge.http.links import Purpose, make_link
 from pacsbridge.jobs.job import Kind, State
+from tests.accounts.examples import HASHER, PASSWORD, SECRET
 from tests.browser import Chromium, chromium
 from tests.e2e.service import Service, make_config, running
 from tests.misbehaving import Misbehaviour
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from playwright.async_api import Locator, Page
 
     from pacsbridge.config import Config
-    from tests.conftest import MakePacs
+    from tests.conftest import MakePacs, MakeStoreScp
     from tests.misbehaving import MisbehavingPacs
 
 IMAGES = 12
@@ -50,6 +52,14 @@ def pacs(make_pacs: MakePacs, tmp_path: Path) -> MisbehavingPacs:
 async def browser() -> AsyncIterator[Chromium]:
     async with chromium() as browser:
         yield browser
+
+
+@asynccontextmanager
+async def serving(browser: Chromium, config: Config) -> AsyncIterator[Service]:
+    """Run the service, and close the pages before it ends: they would complain that it is away."""
+    async with running(config) as service:
+        yield service
+        await browser.close_pages()
 
 
 async def open_desk(browser: Chromium, service: Service, query: str = "", **options: Any) -> Page:
@@ -92,7 +102,7 @@ async def test_a_disc_is_made_by_the_keyboard_alone(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
 ) -> None:
     pacs.misbehaviour = SLOW
-    async with running(make_config(tmp_path, pacs)) as service:
+    async with serving(browser, make_config(tmp_path, pacs)) as service:
         page = await open_desk(browser, service)
         await expect(page.locator("#none")).to_be_visible()
         keyboard = page.keyboard
@@ -138,7 +148,7 @@ async def test_ten_jobs_over_two_ports_move_and_three_are_cancelled(
     for path in make_study(tmp_path / "pacs", "LONG", instances=300).paths:
         pacs.index.add(path)
     pacs.misbehaviour = SLOW
-    async with running(make_config(tmp_path, pacs, ports=2)) as service:
+    async with serving(browser, make_config(tmp_path, pacs, ports=2)) as service:
         page = await open_desk(browser, service)
         watcher = await open_desk(browser, service)
         await watch_bars(page)
@@ -182,7 +192,7 @@ async def test_an_error_is_told_in_words(
     what_to_do: str,
     mixed: str,
 ) -> None:
-    async with running(make_config(tmp_path, pacs)) as service:
+    async with serving(browser, make_config(tmp_path, pacs)) as service:
         page = await open_desk(browser, service, locale=locale)
         for numbers in ("NOSUCH", "A1,B1"):
             await page.locator("#field").fill(numbers)
@@ -209,7 +219,7 @@ async def test_an_error_is_told_in_words(
 async def test_what_is_asked_wrongly_is_told_beside_the_field(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
 ) -> None:
-    async with running(make_config(tmp_path, pacs)) as service:
+    async with serving(browser, make_config(tmp_path, pacs)) as service:
         page = await open_desk(browser, service)
         button = page.get_by_role("button", name="Make disc")
         await button.click()
@@ -229,7 +239,7 @@ async def test_what_is_asked_wrongly_is_told_beside_the_field(
 async def test_a_pasted_list_is_parted_and_a_scanned_number_is_not(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
 ) -> None:
-    async with running(make_config(tmp_path, pacs)) as service:
+    async with serving(browser, make_config(tmp_path, pacs)) as service:
         page = await open_desk(browser, service)
         await page.locator("#field").evaluate(
             """(field, text) => {
@@ -252,7 +262,7 @@ async def test_a_page_loaded_again_goes_on_where_it_was(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
 ) -> None:
     pacs.misbehaviour = SLOW
-    async with running(make_config(tmp_path, pacs)) as service:
+    async with serving(browser, make_config(tmp_path, pacs)) as service:
         page = await open_desk(browser, service)
         await make(page, "A1")
         await expect(item(page, "A1").locator(".counts")).to_contain_text("of 12 images")
@@ -271,7 +281,7 @@ async def test_a_link_of_the_his_starts_a_disc_once(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
 ) -> None:
     pacs.misbehaviour = SLOW
-    async with running(make_config(tmp_path, pacs)) as service:
+    async with serving(browser, make_config(tmp_path, pacs)) as service:
         page = await open_desk(browser, service, "?accession_number=A1,A2&lang=id")
         await expect(item(page, "A1, A2").locator(".counts")).to_contain_text("dari 24 gambar")
         await expect(page).to_have_url(f"{service.url}/discs")
@@ -289,7 +299,7 @@ async def test_a_signed_link_opens_the_page_for_its_numbers_only(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
 ) -> None:
     config = make_config(tmp_path, pacs, auth={"enabled": True, "api_key": "a key for tests"})
-    async with running(config) as service:
+    async with serving(browser, config) as service:
         expires = int(time.time()) + 3600
         link = make_link(config.auth, "", Purpose.DESK, ["A1"], expires=expires)
         service.services.engine.submit(Kind.ISO, ["A2"], keep=True)
@@ -311,7 +321,7 @@ async def test_a_link_that_expires_under_the_open_page_is_told(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
 ) -> None:
     config = make_config(tmp_path, pacs, auth={"enabled": True, "api_key": "a key for tests"})
-    async with running(config) as service:
+    async with serving(browser, config) as service:
         link = make_link(config.auth, "", Purpose.DESK, ["A1"], expires=int(time.time()) + 3)
         page = await open_desk(browser, service, f"?{urlsplit(link).query}")
         await expect(page.get_by_role("alert")).to_contain_text("Its link is too old")
@@ -319,19 +329,56 @@ async def test_a_link_that_expires_under_the_open_page_is_told(
 
 
 async def test_a_double_click_on_print_is_one_order(
-    browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
+    browser: Chromium, pacs: MisbehavingPacs, storescp: MakeStoreScp, tmp_path: Path
 ) -> None:
-    publisher = {"host": HOST, "port": free_port()}
-    async with running(make_config(tmp_path, pacs, publisher=publisher)) as service:
+    robot = storescp()
+    publisher = {"host": HOST, "port": robot.port, "connect_timeout_seconds": 2}
+    async with serving(browser, make_config(tmp_path, pacs, publisher=publisher)) as service:
         page = await open_desk(browser, service)
         await page.locator("#field").fill("A1")
         await page.get_by_role("button", name="Print disc").dblclick()
-        await expect(item(page, "A1").locator(".word")).to_have_text("Not printed")
+        await expect(item(page, "A1").locator(".word")).to_have_text("Sent to the disc publisher")
         await expect(page.get_by_role("alert")).to_be_hidden()
-        await item(page, "A1").get_by_role("button", name="Try again").dblclick()
+        assert robot.associations() == 1
+        await item(page, "A1").get_by_role("button", name="Print again").dblclick()
         await expect(page.locator(".job")).to_have_count(2)
-        await service.wait_until_idle()
-        assert len(list(service.services.engine.jobs)) == 2
+        await expect(item(page, "A1").locator(".word")).to_have_text("Sent to the disc publisher")
+        assert robot.associations() == 2
+        robot.stop()
+        await item(page, "A1").get_by_role("button", name="Print again").click()
+        await expect(item(page, "A1").locator(".word")).to_have_text("Not printed")
+        await expect(item(page, "A1").locator(".do")).to_contain_text("If a disc comes out, throw it away")
+        assert len(list(service.services.engine.jobs)) == 3
+
+
+async def test_staff_sign_in_and_make_a_disc(
+    browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path
+) -> None:
+    user = {"email": "clerk@example.org", "password_hash": HASHER.hash(PASSWORD), "role": "staff"}
+    config = make_config(
+        tmp_path,
+        pacs,
+        server={"host": HOST, "port": 0, "shutdown_timeout_seconds": 2},
+        auth={"enabled": True, "api_key": "a key for tests"},
+        accounts={"jwt_secret": SECRET, "static_users": [user]},
+    )
+    async with serving(browser, config) as service:
+        page = await open_desk(browser, service)
+        await expect(page.get_by_role("heading", level=2)).to_have_text(
+            "This page has to be opened from the HIS"
+        )
+        await page.get_by_role("link", name="Sign in").click()
+        await page.get_by_label("Email").fill("clerk@example.org")
+        await page.get_by_label("Password").fill(PASSWORD)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page).to_have_url(f"{service.url}/discs")
+        await make(page, "A1")
+        await expect(item(page, "A1").locator(".word")).to_have_text("Ready to download")
+        await page.get_by_role("link", name="Account").click()
+        await page.get_by_role("button", name="Sign out").click()
+        await page.goto(f"{service.url}/discs")
+        await expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+    browser.complaints.clear()  # Chromium notes the two refused pages
 
 
 async def test_a_restart_shows_what_was_interrupted_and_makes_it_again(
@@ -371,7 +418,7 @@ async def test_a_narrow_window_needs_no_scrolling_sideways(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path, locale: str
 ) -> None:
     pacs.misbehaviour = SLOW
-    async with running(make_config(tmp_path, pacs, publisher={"host": HOST})) as service:
+    async with serving(browser, make_config(tmp_path, pacs, publisher={"host": HOST})) as service:
         page = await open_desk(browser, service, locale=locale, viewport=NARROW)
         long = ",".join(f"W{number:015}" for number in range(4))
         for numbers in (long, "A1", "NOSUCH"):
@@ -390,7 +437,7 @@ async def test_every_text_can_be_read(
     browser: Chromium, pacs: MisbehavingPacs, tmp_path: Path, scheme: str
 ) -> None:
     """Contrast of at least 4.5 to 1 (WCAG 2.2, 1.4.3), light and dark."""
-    async with running(make_config(tmp_path, pacs, publisher={"host": HOST})) as service:
+    async with serving(browser, make_config(tmp_path, pacs, publisher={"host": HOST})) as service:
         page = await open_desk(browser, service, color_scheme=scheme)
         await make(page, "A1")
         await make(page, "NOSUCH")
