@@ -189,8 +189,8 @@ async def _record(request: web.Request, asked: Asked, outcome: Outcome) -> None:
         return
     uid = asked.resource.StudyInstanceUID
     if uid:
-        await trail.done(asked.action.value, asked.who, caller_of(request), uid, outcome)
+        await trail.done(asked.action.value, asked.who, lambda: caller_of(request), uid, outcome)
     elif asked.action is Action.STORE_STUDY:
-        await trail.done(asked.action.value, asked.who, caller_of(request), "", outcome)
+        await trail.done(asked.action.value, asked.who, lambda: caller_of(request), "", outcome)
     else:
         await trail.searched(asked.who, caller_of(request), outcome, asked.resource.path)
