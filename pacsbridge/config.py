@@ -177,6 +177,8 @@ class PublisherConfig(Section):
     ae_title: AETitle = "RIMAGE"
     host: str = ""
     port: Port = 104
+    connect_timeout_seconds: Seconds = 10
+    response_timeout_seconds: Seconds = 60
 
 
 class PatientFields(Section):

@@ -59,7 +59,8 @@ def read_identity(head: bytes | bytearray | memoryview, TransferSyntaxUID: str) 
     Parameters
     ----------
     head
-        The first bytes of the data set, without File Meta Information. What they cut off is as good as absent.
+        The first bytes of the data set, without File Meta Information. What they cut off is as good as
+        absent.
     TransferSyntaxUID
         How the data set is encoded.
     """

@@ -31,6 +31,7 @@ class PduType(IntEnum):
     """PS3.8, 9.3.1."""
 
     A_ASSOCIATE_AC = 0x02
+    A_ASSOCIATE_RJ = 0x03
     P_DATA_TF = 0x04
     A_RELEASE_RQ = 0x05
     A_ABORT = 0x07
@@ -189,9 +190,9 @@ def fragment_length(maximum_length: int) -> int:
     InvalidMessage
         Nothing fits.
     """
-    if maximum_length <= FRAGMENT_OFFSET:
+    if maximum_length < FRAGMENT_OFFSET + 2:
         raise InvalidMessage("the peer's maximum length leaves no room for a message")
-    return maximum_length - FRAGMENT_OFFSET
+    return (maximum_length - FRAGMENT_OFFSET) & ~1  # fragments are even (PS3.8, 9.3.5.1)
 
 
 def pdu_header(context_id: int, control: Control, length: int) -> bytes:

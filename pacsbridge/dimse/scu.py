@@ -5,17 +5,18 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
-from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-from pynetdicom import AE, evt
+from pynetdicom import evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
 
+from pacsbridge.dimse.connection import RequestingAE, on_connection
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ class Scu:
         self.peer = peer
         self.sop_class = sop_class
         self._connected = False
+        self._rejection: A_ASSOCIATE_RJ | None = None
         self._stop = False
-        ae = AE(ae_title=peer.calling_ae_title)
+        ae = RequestingAE(ae_title=peer.calling_ae_title)
         ae.connection_timeout = peer.connect_timeout_seconds
         ae.acse_timeout = peer.response_timeout_seconds
         ae.dimse_timeout = _NEVER
@@ -106,7 +108,7 @@ class Scu:
             self.peer.port,
             ae_title=self.peer.ae_title,
             max_pdu=_MAX_PDU,
-            evt_handlers=[(evt.EVT_CONN_OPEN, self._on_connection)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, self._on_connection), (evt.EVT_PDU_RECV, self._on_pdu)],
         )
         if not self._assoc.is_established:
             raise self._refusal(time.monotonic() - began)
@@ -159,9 +161,12 @@ class Scu:
 
     def _on_connection(self, event: evt.Event) -> None:
         self._connected = True
-        transport = event.assoc.dul.socket
-        if transport is not None and transport.socket is not None:
-            transport.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+        on_connection(event)
+
+    def _on_pdu(self, event: evt.Event) -> None:
+        # A rejection that comes before pynetdicom looks whether the connection stands counts as an abort there.
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self._rejection = event.pdu
 
     def _refusal(self, seconds: float) -> Exception:
         peer, assoc = self.peer, self._assoc
@@ -169,8 +174,8 @@ class Scu:
             return PacsUnreachable(
                 f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
             )
-        if assoc.is_rejected:
-            return PacsRejected(_rejection(peer, assoc.acceptor.primitive))
+        if self._rejection is not None:
+            return PacsRejected(_rejection(peer, self._rejection))
         if assoc.rejected_contexts:
             service = getattr(self.sop_class, "name", self.sop_class)
             return PacsRejected(
@@ -186,10 +191,9 @@ class Scu:
         )
 
 
-def _rejection(peer: Peer, primitive: Any) -> str:
+def _rejection(peer: Peer, pdu: A_ASSOCIATE_RJ) -> str:
     """Say what an A-ASSOCIATE-RJ means and what to do (PS3.8, 9.3.4)."""
-    source = getattr(primitive, "result_source", None)
-    reason = getattr(primitive, "diagnostic", None)
+    source, reason = pdu.source, pdu.reason_diagnostic
     if source == _SERVICE_USER and reason == _CALLED_AE_NOT_RECOGNIZED:
         return (
             f"The PACS at {peer.host}:{peer.port} is not called {peer.ae_title} (called AE title not recognized). "
@@ -200,7 +204,10 @@ def _rejection(peer: Peer, primitive: Any) -> str:
             f"The PACS {peer} does not know the calling AE title {peer.calling_ae_title}. "
             "Register it in the PACS, or check pacs.calling_ae_title."
         )
-    words = getattr(primitive, "reason_str", "") or f"source {source}, reason {reason}"
+    try:
+        words = pdu.reason_str
+    except ValueError:  # none that the standard knows
+        words = f"source {source}, reason {reason}"
     return (
         f"The PACS {peer} rejected the association ({words}). "
         f"Check there that {peer.calling_ae_title} may connect."

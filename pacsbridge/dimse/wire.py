@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: How long a read or a write waits before whoever waits is asked whether to go on, in seconds.
 TICK_SECONDS = 0.5
+#: So many buffers go into one system call (IOV_MAX of Linux and macOS).
+_MAXIMUM_PARTS = 1024
 
 
 class ConnectionEnded(Exception):
@@ -83,19 +85,22 @@ class Wire:
         ConnectionEnded
             The peer does not take it any more.
         """
-        parts = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data)]
+        parts = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data) if part]
         moved = time.monotonic()
         while parts:
             try:
-                sent = self._connection.sendmsg(parts)
+                sent = self._connection.sendmsg(parts[:_MAXIMUM_PARTS])
             except BlockingIOError:
                 self._on_silence(time.monotonic() - moved)
                 continue
             except OSError as error:
                 raise ConnectionEnded(str(error)) from error
             moved = time.monotonic()
-            while parts and sent >= len(parts[0]):
-                sent -= len(parts.pop(0))
+            whole = 0
+            while whole < len(parts) and sent >= len(parts[whole]):
+                sent -= len(parts[whole])
+                whole += 1
+            del parts[:whole]
             if sent:
                 parts[0] = parts[0][sent:]
 

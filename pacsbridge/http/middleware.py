@@ -6,6 +6,7 @@ import asyncio
 import re
 import secrets
 import time
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from pacsbridge.errors import Busy, PacsbridgeError
 from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from prometheus_client import Counter, Histogram
 
@@ -46,7 +47,7 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     began = time.monotonic()
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
+    with _noted(request), structlog.contextvars.bound_contextvars(request_id=request_id):
         status: int | str = "client left"
         try:
             response = await handler(request)
@@ -66,6 +67,19 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
                 milliseconds=round(seconds * 1000, 1),
             )
     return response
+
+
+@contextmanager
+def _noted(request: web.Request) -> Iterator[None]:
+    """Note the request as being handled: at the end of the service it is waited for, and cancelled."""
+    handling, task = request.app[SERVICES].handling, asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a request is handled in a task")
+    handling.add(task)
+    try:
+        yield
+    finally:
+        handling.discard(task)
 
 
 @web.middleware
@@ -137,7 +151,7 @@ def error_response(
 
 
 def _refuse_when_stopping(request: web.Request) -> None:
-    if request.app[SERVICES].draining:
+    if request.app[SERVICES].draining and request.path not in _QUIET_PATHS:
         raise Busy("The service is stopping. Try again in a moment.", retry_after=30)
 
 

@@ -68,7 +68,7 @@ def stream(rng: random.Random) -> list[bytes]:
 
 def mutate(rng: random.Random, pdus: list[bytes]) -> bytes:
     """Break a conversation in one of the ways that conversations break."""
-    for _ in range(rng.randint(0, 2) if pdus else 0):
+    for _ in range(rng.randint(0, 2)):
         number = rng.randrange(len(pdus))
         way = rng.randrange(4)
         if way == 0:
@@ -79,7 +79,7 @@ def mutate(rng: random.Random, pdus: list[bytes]) -> bytes:
             other = rng.randrange(len(pdus))
             pdus[number], pdus[other] = pdus[other], pdus[number]
         else:
-            pdus[number] = pdus[number][: rng.randrange(len(pdus[number]))]
+            pdus[number] = pdus[number][: rng.randrange(len(pdus[number]) + 1)]
     return _mutate_bytes(rng, bytearray(b"".join(pdus)))
 
 
