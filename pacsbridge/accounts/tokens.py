@@ -123,7 +123,9 @@ class Tokens:
             raise Unauthorized(_AGAIN)
         known = self._known.get((token, kind))
         if known is not None and known.issued_at <= self._clock() < known.expires_at:
-            return known  # its signature was checked before; a viewer sends one token with a thousand requests
+            return (
+                known  # its signature was checked before; a viewer sends one token with a thousand requests
+            )
         claims = self._checked(token, kind)
         if len(self._known) >= KNOWN_TOKENS:
             self._known.clear()
