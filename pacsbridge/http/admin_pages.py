@@ -11,7 +11,7 @@ from pacsbridge.accounts.users import FOUND_AT_ONCE, NewUser
 from pacsbridge.accounts.values import Role, valid_grants
 from pacsbridge.errors import InvalidParameter, MissingParameter, RequestError
 from pacsbridge.http.admin import admin_of, not_oneself, role_of
-from pacsbridge.http.pages import page
+from pacsbridge.http.pages import page, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +89,7 @@ async def _add(request: web.Request) -> web.Response:
         return await _list_page(request, users, by, problem=error.message, entered=form)
     if not form.get("password"):
         return await _user_page(request, users, user, by, made=password, done=_DONE["added"])
-    raise web.HTTPSeeOther(f"/admin/users/{user.id}?done=added")
+    return redirect(f"/admin/users/{user.id}?done=added")
 
 
 async def _show(request: web.Request) -> web.Response:
@@ -138,7 +138,7 @@ async def _change(request: web.Request) -> web.Response:
     if made:
         user = await users.get(user.id)
         return await _user_page(request, users, user, by, made=made, done=_DONE[done])
-    raise web.HTTPSeeOther(f"/admin/users/{user.id}?done={done}")
+    return redirect(f"/admin/users/{user.id}?done={done}")
 
 
 async def _disable(users: Users, user: User, by: Actor, _form: Mapping[str, str]) -> tuple[str, str]:

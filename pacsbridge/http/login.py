@@ -12,7 +12,7 @@ from pacsbridge.accounts.values import Role
 from pacsbridge.errors import InvalidParameter, PacsbridgeError, TooManyRequests, Unauthorized
 from pacsbridge.http.clients import caller_of
 from pacsbridge.http.identity import accounts_of, check_origin, drop_cookie, principal_of, set_cookie
-from pacsbridge.http.pages import page
+from pacsbridge.http.pages import page, redirect
 from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ async def _sign_in(request: web.Request) -> web.Response:
         return response
     set_cookie(request, signed.session_token)
     home = onward or await _home(request.app[SERVICES], signed.principal)
-    raise web.HTTPSeeOther(home, headers={hdrs.CACHE_CONTROL: "no-store"})
+    return redirect(home)
 
 
 async def _sign_out(request: web.Request) -> web.Response:
@@ -64,7 +64,7 @@ async def _sign_out(request: web.Request) -> web.Response:
     if principal is not None:
         await accounts.sign_out(principal, caller_of(request))
     drop_cookie(request)
-    raise web.HTTPSeeOther("/login")
+    return redirect("/login")
 
 
 async def _home(services: Services, principal: Principal) -> str:

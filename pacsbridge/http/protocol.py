@@ -1,4 +1,4 @@
-"""The server below the handlers: what can't be read as HTTP is answered in JSON too, and logged without a word of it."""
+"""The server below the handlers: what can't be read as HTTP is answered in JSON, and logged without a word of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from aiohttp import hdrs, web
 
 log = structlog.get_logger(__name__)
 
-_NOT_READABLE = "This is not a request that can be read as HTTP: it is malformed, or a line of it is too long."
+_NOT_READABLE = (
+    "This is not a request that can be read as HTTP: it is malformed, or a line of it is too long."
+)
 
 
 class JsonRunner(web.AppRunner):
