@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -16,7 +17,11 @@ from aiohttp import web
 from pacsbridge import __version__, checks
 from pacsbridge.accounts.policy import AccessPolicy
 from pacsbridge.accounts.service import Accounts
+from pacsbridge.accounts.values import Role
 from pacsbridge.db import Database, upgrade_in_thread
+from pacsbridge.dicomweb.catalog import DicomwebCatalog
+from pacsbridge.dicomweb.service import running_dicomweb
+from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
 from pacsbridge.errors import DatabaseUnavailable
@@ -24,7 +29,10 @@ from pacsbridge.his.patients import PatientApi
 from pacsbridge.http import (
     admin,
     admin_pages,
+    api_page,
     auth,
+    desk,
+    dicomweb,
     discs,
     health,
     identity,
@@ -32,10 +40,12 @@ from pacsbridge.http import (
     login,
     metrics,
     middleware,
+    openapi,
     pages,
     shortlinks,
 )
 from pacsbridge.http.catalog import PacsCatalog
+from pacsbridge.http.protocol import JsonRunner
 from pacsbridge.http.services import SERVICES, Services, Works
 from pacsbridge.jobs.discs import DiscMaker
 from pacsbridge.jobs.engine import Engine
@@ -50,10 +60,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pacsbridge.config import Config
+    from pacsbridge.dicomweb.service import Dicomweb
     from pacsbridge.jobs.store import Store
 
 log = structlog.get_logger(__name__)
 
+#: What was cancelled at the end may take so long to see it, in seconds.
+_CANCEL_SECONDS = 5.0
 #: Threads for blocking work: queries, moves, reading images. They mostly wait.
 _THREADS = 64
 
@@ -93,7 +106,7 @@ async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     scp.start()
     try:
         await engine.start()
-        yield Works(engine=engine, pool=pool, spool=spool)
+        yield Works(engine=engine, pool=pool, scp=scp, spool=spool)
     finally:
         await engine.close()
         await asyncio.to_thread(scp.stop)
@@ -116,16 +129,30 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
         await stack.enter_async_context(store)
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
         accounts = await stack.enter_async_context(running_accounts(config, database, upgrade=upgrade))
+        policy = access_policy(config)
+        dicomweb = await stack.enter_async_context(running_dicomweb(config, policy))
         works = await stack.enter_async_context(running_works(config, store))
         yield Services(
             config=config,
             works=works,
             patients=patients,
-            checks=_checks(config, patients, store),
+            checks=_checks(config, works, patients, store, dicomweb),
             accounts=accounts,
-            catalog=PacsCatalog(config.pacs),
-            policy=AccessPolicy(doctor_scope=config.dicomweb.doctor_scope),
+            catalog=PacsCatalog(config.pacs) if dicomweb is None else DicomwebCatalog(dicomweb.upstream),
+            dicomweb=dicomweb,
+            study_trail=StudyTrail(accounts.trail) if accounts else None,
+            policy=policy,
         )
+
+
+def access_policy(config: Config) -> AccessPolicy:
+    """Make the policy of the configuration."""
+    section = config.dicomweb
+    return AccessPolicy(
+        doctor_scope=section.doctor_scope,
+        store_roles=map(Role, section.store_roles),
+        delete_roles=map(Role, section.delete_roles),
+    )
 
 
 @asynccontextmanager
@@ -178,7 +205,7 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (pages, auth, login, shortlinks, admin, admin_pages):
+    for resource in (desk, pages, auth, login, shortlinks, admin, admin_pages, dicomweb, openapi, api_page):
         resource.add_routes(app)
     return app
 
@@ -189,6 +216,7 @@ async def check_all(config: Config) -> list[checks.Check]:
     async with PatientApi(config.patient_api) as patients:
         probes: dict[str, Callable[[], Awaitable[str | None]]] = {
             "pacs": lambda: checks.probe_pacs(config),
+            "pacs queries": lambda: checks.probe_query(config),
             **{f"storage_scp {port.ae_title}": partial(checks.probe_port, config, port) for port in ports},
             **{
                 f"destination {port.ae_title}": partial(checks.probe_destination, config, port)
@@ -198,6 +226,8 @@ async def check_all(config: Config) -> list[checks.Check]:
             "viewer": lambda: _load_viewer(config),
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
+            "database": lambda: checks.probe_database(config.database.url.get_secret_value()),
+            "dicomweb": lambda: _check_dicomweb(config),
         }
         return [await checks.probe(name, ask) for name, ask in probes.items()]
 
@@ -215,13 +245,13 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         The HTTP port can't be bound.
     """
     server = services.config.server
-    runner = web.AppRunner(
+    runner = JsonRunner(
         make_app(services),
         handle_signals=False,
         access_log=None,
         handler_cancellation=True,
         keepalive_timeout=server.idle_timeout_seconds,
-        shutdown_timeout=server.shutdown_timeout_seconds,
+        shutdown_timeout=_CANCEL_SECONDS,
     )
     await runner.setup()
     try:
@@ -232,7 +262,25 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         log.info("stopping")
     finally:
         services.draining = True
+        await runner.stop_listening()
+        seconds = server.shutdown_timeout_seconds
+        await asyncio.gather(_finish(services.handling, seconds), services.engine.finish_orders(seconds))
         await runner.cleanup()
+
+
+async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
+    """Let what is being answered end by itself for some seconds, and cancel the rest."""
+    # Not aiohttp's own waiting: it waits once more, as long, before it cancels.
+    end = time.monotonic() + seconds
+    while handling and (left := end - time.monotonic()) > 0:
+        await asyncio.wait(set(handling), timeout=left)
+    if handling:
+        log.warning("what was still being answered is cut off", requests=len(handling))
+    cut_off = set(handling)
+    for task in cut_off:
+        task.cancel()
+    if cut_off:
+        await asyncio.wait(cut_off, timeout=_CANCEL_SECONDS)
 
 
 async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None) -> None:
@@ -247,17 +295,21 @@ async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], 
     log.info("stopped")
 
 
-def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Checks:
+def _checks(
+    config: Config, works: Works, patients: PatientApi, store: JobStore, proxy: Dicomweb | None
+) -> checks.Checks:
     async def storage_scp() -> str:
-        return f"{len(config.storage_scp.ports)} ports"
+        if not works.scp.running:
+            raise checks.ProbeFailed("a port is no longer listened on; restart the service")
+        return f"{len(config.storage_scp.ports)} ports, {works.pool.in_use} in use, {works.pool.waiting} wait"
 
     async def database() -> str:
         if store.problem is not None:
             raise checks.ProbeFailed(store.problem)
         return "answers"
 
-    async def off() -> None:
-        return None
+    async def dicomweb() -> str | None:
+        return None if proxy is None else await proxy.check()
 
     return checks.Checks(
         {
@@ -267,9 +319,14 @@ def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Che
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
             "database": database,
-            "dicomweb": off,
+            "dicomweb": dicomweb,
         }
     )
+
+
+async def _check_dicomweb(config: Config) -> str | None:
+    async with running_dicomweb(config, access_policy(config)) as proxy:
+        return None if proxy is None else await proxy.check(new_token=True)
 
 
 def _viewer(config: Config) -> Viewer | None:

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydicom import Dataset
 from pydicom.uid import generate_uid
+from sqlalchemy import text
 
 from pacsbridge.config import ConfigError
+from pacsbridge.db import Database
+from pacsbridge.dimse.query import ask
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
 from pacsbridge.dimse.scp import StorageScp
 from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, VERIFICATION, Peer, Scu, next_message_id
@@ -32,7 +35,9 @@ _PROBE_SECONDS = 5.0
 #: Below this much free space the spool can't take a study.
 _LEAST_FREE_BYTES = 200_000_000
 #: What must work before discs can be made; the rest only degrades.
-_REQUIRED = frozenset({"pacs", "storage_scp", "spool"})
+_REQUIRED = frozenset({"pacs", "storage_scp", "destination", "spool"})
+#: No study has it: what is looked for to see whether the PACS answers queries.
+_NO_NUMBER = "PACSBRIDGE-CHECK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,24 @@ async def probe_pacs(config: Config) -> str:
     peer = Peer.pacs(config.pacs)
     await _echo(peer)
     return f"{peer} answers"
+
+
+async def probe_query(config: Config) -> str:
+    """Ask the PACS for an accession number that it can't have (PS3.4, C.4.1)."""
+    peer = _bounded(Peer.pacs(config.pacs))
+    await ask(peer, lambda query: query.find_studies(_NO_NUMBER))
+    return f"{peer} answers queries"
+
+
+async def probe_database(url: str) -> str:
+    """Connect to the database."""
+    database = Database(url)
+    try:
+        async with database.session() as connection:
+            await connection.execute(text("SELECT 1"))
+    finally:
+        await database.close()
+    return "answers"
 
 
 async def probe_publisher(config: Config) -> str | None:

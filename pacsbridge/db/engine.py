@@ -188,12 +188,14 @@ def _create_engine(url: URL) -> AsyncEngine:
             url,
             pool_pre_ping=True,
             pool_recycle=MYSQL_RECYCLE_SECONDS,
+            hide_parameters=True,  # they hold accession numbers and names, and errors are logged
             isolation_level="READ COMMITTED",
             connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
         )
     engine = create_async_engine(
         url,
         pool_pre_ping=True,
+        hide_parameters=True,
         # The driver begins no transaction of its own: _begin_sqlite does, with the right kind.
         connect_args={"timeout": SQLITE_BUSY_SECONDS, "isolation_level": None},
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
 from pacsbridge.errors import InvalidParameter, MissingParameter
+from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -28,7 +30,10 @@ async def json_object(request: web.Request, *, optional: bool = False) -> dict[s
     if request.content_type != _JSON:
         raise InvalidParameter(f"Send JSON, with Content-Type: {_JSON}.")
     try:
-        body = json.loads(await request.read())
+        async with asyncio.timeout(request.app[SERVICES].config.server.read_timeout_seconds):
+            body = json.loads(await request.read())
+    except TimeoutError:
+        raise InvalidParameter("The body did not arrive in time.") from None
     except (ValueError, RecursionError):
         raise InvalidParameter("The body is not valid JSON.") from None
     if not isinstance(body, dict):

@@ -41,13 +41,14 @@ async def answer_with_image(
 ) -> web.StreamResponse:
     """Wait for a job's disc and send it, named after its patient or after its accession number."""
     services = request.app[SERVICES]
+    brand_new = not job.state.final
     async with services.engine.disc(job) as kept:
         if named_after_patient:
             disposition = await _named_after_patient(services, job, kept.disc)
         else:
             disposition = attachment(_number_stem(job.accession_numbers[0]), "disc", "iso")
         patience = services.config.server.write_timeout_seconds
-        return await send_image(request, kept.disc, disposition, patience)
+        return await send_image(request, kept.disc, disposition, patience, brand_new=brand_new)
 
 
 async def _download(request: web.Request) -> web.StreamResponse:
@@ -67,11 +68,14 @@ def _submit(request: web.Request, numbers: tuple[str, ...]) -> Job:
 
 
 async def _print(request: web.Request) -> web.Response:
-    """Send the studies to the CD publisher, and answer when it has them."""
+    """Send the studies to the CD publisher, and answer when it has them.
+
+    The order goes on when the client leaves: half an order would be a wrong disc.
+    """
     services = request.app[SERVICES]
     numbers = accession_numbers(request.query, "accession_number")
     job = services.engine.submit(
-        Kind.PRINT, numbers, again=_flag(request, "again"), requested_by=request[CALLER].name
+        Kind.PRINT, numbers, keep=True, again=_flag(request, "again"), requested_by=request[CALLER].name
     )
     await services.engine.run(job)
     return web.json_response(

@@ -24,15 +24,21 @@ _WRITE_BYTES = 1 << 17
 
 
 async def send_image(
-    request: web.Request, disc: Disc, disposition: str, write_timeout_seconds: float
+    request: web.Request,
+    disc: Disc,
+    disposition: str,
+    write_timeout_seconds: float,
+    *,
+    brand_new: bool = False,
 ) -> web.StreamResponse:
     """Answer a GET or HEAD with the image, or the part of it that was asked for.
 
     A client that takes nothing for `write_timeout_seconds` is cut off; so is the connection when a file of the
-    spool can't be read any more, so that nobody takes half an image for a whole one.
+    spool can't be read any more, so that nobody takes half an image for a whole one. `brand_new`: the disc was
+    made for this request; see `choose_part`.
     """
     etag = f'"{disc.etag}"'
-    part = choose_part(request.headers, etag, disc.size)
+    part = choose_part(request.headers, etag, disc.size, brand_new=brand_new)
     headers = {
         "Content-Type": CONTENT_TYPE,
         "Accept-Ranges": "bytes",

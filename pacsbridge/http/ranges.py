@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
+_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})\s*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Part:
     stop: int
 
 
-def choose_part(headers: Mapping[str, str], etag: str, size: int) -> Part:
+def choose_part(headers: Mapping[str, str], etag: str, size: int, *, brand_new: bool = False) -> Part:
     """Decide what a GET or HEAD request gets of a representation of `size` bytes.
 
     A request for several ranges, or one that can't be read, gets the whole (RFC 9110, 14.2).
@@ -30,6 +30,9 @@ def choose_part(headers: Mapping[str, str], etag: str, size: int) -> Part:
     ----------
     etag
         The strong entity tag, quotes included.
+    brand_new
+        Whether the representation was made for this request. What is resumed without If-Range (curl does so)
+        can't be the rest of it then: the whole is sent, lest two images be glued together.
     """
     if "If-Match" in headers and not _matches(headers["If-Match"], etag, weak=False):
         return Part(412, 0, 0)
@@ -44,6 +47,8 @@ def choose_part(headers: Mapping[str, str], etag: str, size: int) -> Part:
         return whole
     if not first:
         start, stop = max(size - int(last), 0), size
+    elif brand_new and int(first) and not last and "If-Range" not in headers:
+        return whole
     else:
         start = int(first)
         stop = min(int(last) + 1, size) if last else size

@@ -35,7 +35,7 @@ class DiscMaker:
         self._writers = asyncio.Semaphore(_WRITERS)
 
     async def make(self, job: Job) -> KeptDisc:
-        """Turn a job's accession numbers into a disc on the shelf.
+        """Turn a job's accession numbers into a disc on the shelf, held for the caller.
 
         Raises
         ------

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pacsbridge.jobs.spool import Spool, SpoolFolder
     from pacsbridge.media.disc import Disc
 
@@ -46,8 +43,9 @@ class Shelf:
         spool.on_shortage(self._give_way)
 
     def put(self, disc: Disc, folder: SpoolFolder) -> KeptDisc:
-        """Take a finished disc."""
+        """Take a finished disc, held for the caller until `let_go`: it can't go before its first reader came."""
         kept = KeptDisc(disc, folder)
+        kept.readers = 1
         with self._spool.guard:
             self._discs.append(kept)
         return kept
@@ -61,44 +59,52 @@ class Shelf:
             return True
 
     def let_go(self, kept: KeptDisc) -> None:
-        """End reading."""
+        """End reading; what was kept long enough then goes with the next `sweep`."""
         with self._spool.guard:
             kept.readers -= 1
-        self.sweep()
 
-    @contextmanager
-    def reading(self, kept: KeptDisc) -> Iterator[bool]:
-        """Hold a disc for a with statement; tells whether it is still there."""
-        held = self.hold(kept)
-        try:
-            yield held
-        finally:
-            if held:
-                self.let_go(kept)
+    @property
+    def overdue(self) -> bool:
+        """Whether `sweep` would remove something."""
+        with self._spool.guard:
+            return bool(self._old())
 
     def sweep(self) -> None:
-        """Remove what was kept long enough."""
-        limit = time.monotonic() - self._keep_seconds
-        with self._spool.guard:
-            old = [kept for kept in self._discs if not kept.readers and kept.finished_at <= limit]
-            for kept in old:
-                self._remove(kept)
+        """Remove what was kept long enough. Blocks, as all below."""
+        with self._spool.room:
+            with self._spool.guard:
+                old = self._take_down(self._old())
+            _remove(old)
 
     def clear(self) -> None:
         """Remove every disc: the service ends."""
-        with self._spool.guard:
-            for kept in list(self._discs):
-                self._remove(kept)
+        with self._spool.room:
+            with self._spool.guard:
+                everything = self._take_down(list(self._discs))
+            _remove(everything)
 
     def _give_way(self) -> bool:
-        idle = [kept for kept in self._discs if not kept.readers]
-        if not idle:
-            return False
-        log.info("a finished disc gives way in the spool", bytes=idle[0].folder.bytes)
-        self._remove(idle[0])
-        return True
+        with self._spool.room:
+            with self._spool.guard:
+                oldest = self._take_down([kept for kept in self._discs if not kept.readers][:1])
+            if oldest:
+                log.info("a finished disc gives way in the spool", bytes=oldest[0].folder.bytes)
+            _remove(oldest)
+        return bool(oldest)
 
-    def _remove(self, kept: KeptDisc) -> None:
-        kept.gone = True
-        self._discs.remove(kept)
+    # With the guard held: from then on nobody can begin to read them.
+
+    def _old(self) -> list[KeptDisc]:
+        limit = time.monotonic() - self._keep_seconds
+        return [kept for kept in self._discs if not kept.readers and kept.finished_at <= limit]
+
+    def _take_down(self, discs: list[KeptDisc]) -> list[KeptDisc]:
+        for kept in discs:
+            kept.gone = True
+            self._discs.remove(kept)
+        return discs
+
+
+def _remove(discs: list[KeptDisc]) -> None:
+    for kept in discs:
         kept.folder.remove()

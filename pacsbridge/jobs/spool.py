@@ -51,13 +51,14 @@ class SpoolFolder:
 
     def remove(self) -> None:
         """Delete the folder and give its room back; a second call does nothing."""
-        with self._spool.guard:
-            if self._removed:
-                return
-            self._removed = True
-        shutil.rmtree(self.path, onerror=_tell)
-        os.close(self._lock)
-        self._spool.release(self)
+        with self._spool.room:
+            with self._spool.guard:
+                if self._removed:
+                    return
+                self._removed = True
+            shutil.rmtree(self.path, onerror=_tell)
+            os.close(self._lock)
+            self._spool.release(self)
 
 
 class Spool:
@@ -69,12 +70,21 @@ class Spool:
         The directory; made when it is absent.
     max_bytes
         The bound on what all folders hold together.
+
+    Attributes
+    ----------
+    guard
+        Held for a moment, around the accounts and the list of finished discs: the event loop may wait for it.
+    room
+        Held while folders are removed, taken before `guard`: who needs room waits until it is there. Never
+        taken on the event loop, since thousands of files take their time.
     """
 
     def __init__(self, root: Path, max_bytes: int) -> None:
         self.root = root
         self.max_bytes = max_bytes
-        self.guard = threading.RLock()
+        self.guard = threading.Lock()
+        self.room = threading.RLock()
         self._used = 0
         self._give_way: Callable[[], bool] = lambda: False
 
@@ -127,16 +137,24 @@ class Spool:
 
     def claim(self, folder: SpoolFolder, count: int) -> None:
         """Add `count` bytes (may be negative) to a folder's account; see `SpoolFolder.take`."""
-        with self.guard:
-            while count > 0 and self._used + count > self.max_bytes:
+        if self._claimed(folder, count):
+            return
+        with self.room:
+            while not self._claimed(folder, count):
                 if not self._give_way():
                     raise SpoolFull(
                         f"The spool is full: it holds {self._used / _MEGABYTE:,.0f} MB of "
                         f"{self.max_bytes / _MEGABYTE:,.0f} MB (media.spool_max_bytes). "
                         "Wait until other discs are done, or give it more room."
                     )
+
+    def _claimed(self, folder: SpoolFolder, count: int) -> bool:
+        with self.guard:
+            if count > 0 and self._used + count > self.max_bytes:
+                return False
             self._used += count
             folder.bytes += count
+            return True
 
     def release(self, folder: SpoolFolder) -> None:
         """Take a removed folder off the account."""

@@ -1,0 +1,78 @@
+"""The server below the handlers: what can't be read as HTTP is answered in JSON, and logged without a word of it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import structlog
+from aiohttp import hdrs, web
+
+log = structlog.get_logger(__name__)
+
+_NOT_READABLE = (
+    "This is not a request that can be read as HTTP: it is malformed, or a line of it is too long."
+)
+
+
+class JsonRunner(web.AppRunner):
+    """An application's runner that answers unreadable requests as the contract says errors.
+
+    aiohttp's own answer is plain text, and its log line repeats the request, accession numbers included.
+    """
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            **made._kwargs,  # noqa: SLF001 - what the runner was given; aiohttp has no other place for a protocol
+        )
+
+    async def stop_listening(self) -> None:
+        """Accept no connection any more; those that stand go on."""
+        for site in list(self.sites):
+            await site.stop()
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Protocol(web.RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what no handler saw, or what broke below one; the connection ends."""
+        del message  # it repeats what was sent
+        request_id = secrets.token_hex(8)
+        log.warning(
+            "a request could not be answered",
+            status=status,
+            reason=type(exc).__name__,
+            request_id=request_id,
+        )
+        if request.writer.output_size > 0:
+            raise ConnectionError("a part of the answer is on its way already")
+        readable = status >= 500
+        error = {
+            "code": "internal_error" if readable else "invalid_request",
+            "message": "Something went wrong here. The log tells more." if readable else _NOT_READABLE,
+            "request_id": request_id,
+        }
+        response = web.Response(
+            status=status,
+            text=json.dumps({"error": error}),
+            content_type="application/json",
+            headers={"X-Request-ID": request_id, hdrs.CACHE_CONTROL: "no-store"},
+        )
+        response.force_close()
+        return response
