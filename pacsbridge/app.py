@@ -29,6 +29,7 @@ from pacsbridge.his.patients import PatientApi
 from pacsbridge.http import (
     admin,
     admin_pages,
+    api_page,
     auth,
     desk,
     dicomweb,
@@ -39,6 +40,7 @@ from pacsbridge.http import (
     login,
     metrics,
     middleware,
+    openapi,
     pages,
     shortlinks,
 )
@@ -203,7 +205,7 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (desk, pages, auth, login, shortlinks, admin, admin_pages, dicomweb):
+    for resource in (desk, pages, auth, login, shortlinks, admin, admin_pages, dicomweb, openapi, api_page):
         resource.add_routes(app)
     return app
 
@@ -261,7 +263,8 @@ async def running_server(services: Services) -> AsyncIterator[int]:
     finally:
         services.draining = True
         await runner.stop_listening()
-        await _finish(services.handling, server.shutdown_timeout_seconds)
+        seconds = server.shutdown_timeout_seconds
+        await asyncio.gather(_finish(services.handling, seconds), services.engine.finish_orders(seconds))
         await runner.cleanup()
 
 

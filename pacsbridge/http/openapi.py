@@ -1,4 +1,4 @@
-"""This interface in OpenAPI 3.1: ``/api/openapi.json``, from the file ``openapi.yaml`` beside this module."""
+"""The description of this interface in OpenAPI 3.1: ``/api/openapi.json``, made from ``openapi.yaml``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pacsbridge.http.services import SERVICES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+JSON = "application/json"
 METHODS = ("get", "post", "put", "patch", "delete")
 #: The schemes by which somebody may call what everybody may call without ``auth.enabled``.
 _KEY = "ApiKey"
@@ -25,7 +26,7 @@ _KEY = "ApiKey"
 _WAITING = frozenset({429, 503})
 #: What helps to write the file and says nothing to who reads the description.
 _OWN_KEYS = frozenset({"x-access", "x-error-groups"})
-_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+_ERROR_CONTENT = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
 _REQUEST_ID = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
 _RETRY_AFTER = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
 
