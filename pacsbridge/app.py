@@ -31,6 +31,7 @@ from pacsbridge.http import (
     admin_pages,
     api_page,
     auth,
+    desk,
     dicomweb,
     discs,
     health,
@@ -204,7 +205,7 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (pages, auth, login, shortlinks, admin, admin_pages, dicomweb, openapi, api_page):
+    for resource in (desk, pages, auth, login, shortlinks, admin, admin_pages, dicomweb, openapi, api_page):
         resource.add_routes(app)
     return app
 
@@ -262,7 +263,8 @@ async def running_server(services: Services) -> AsyncIterator[int]:
     finally:
         services.draining = True
         await runner.stop_listening()
-        await _finish(services.handling, server.shutdown_timeout_seconds)
+        seconds = server.shutdown_timeout_seconds
+        await asyncio.gather(_finish(services.handling, seconds), services.engine.finish_orders(seconds))
         await runner.cleanup()
 
 

@@ -246,6 +246,10 @@ class Connection(asyncio.BufferedProtocol):
         """
         pieces = []
         size = 0
+        if self._complete and self._queued <= limit:
+            whole = b"".join(self._queue)
+            self._queue.clear()
+            return whole
         async for piece in self.pieces():
             size += len(piece)
             if size > limit:

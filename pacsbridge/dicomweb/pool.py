@@ -22,8 +22,6 @@ _CONNECT_SECONDS = 10.0
 #: An idle connection is closed before most servers do it.
 _IDLE_SECONDS = 30.0
 _TICK_SECONDS = 1.0
-#: RFC 8305, 5: the next address is tried after this.
-_NEXT_ADDRESS_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +168,6 @@ class Pool:
                     root.host,
                     root.port,
                     ssl=self._ssl,
-                    happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS,
                 )
         except TimeoutError:
             raise UpstreamTimeout(

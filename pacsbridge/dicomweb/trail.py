@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from pacsbridge.accounts.audit import Actor, AuditRecord, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pacsbridge.accounts.audit import AuditTrail
     from pacsbridge.accounts.values import Caller, Principal
 
@@ -29,10 +31,16 @@ class StudyTrail:
         await self._trail.put(AuditRecord("search", outcome, _actor(who, caller), detail=detail))
 
     async def done(
-        self, event: str, who: Principal | None, caller: Caller, StudyInstanceUID: str, outcome: Outcome
+        self,
+        event: str,
+        who: Principal | None,
+        caller: Callable[[], Caller],
+        StudyInstanceUID: str,
+        outcome: Outcome,
     ) -> None:
         """Record what was done to a study, or tried."""
-        session = who.session_id if who else caller.address
+        # Who needs no sign-in has no session: they are told apart by address.
+        session = who.session_id if who else caller().address
         key = (session, event, StudyInstanceUID, outcome)
         now = time.monotonic()
         recorded = self._recorded.get(key)
@@ -41,7 +49,7 @@ class StudyTrail:
         if len(self._recorded) >= _KEPT:
             self._recorded.clear()
         self._recorded[key] = now
-        await self._trail.put(AuditRecord(event, outcome, _actor(who, caller), StudyInstanceUID))
+        await self._trail.put(AuditRecord(event, outcome, _actor(who, caller()), StudyInstanceUID))
 
 
 def _actor(who: Principal | None, caller: Caller) -> Actor:

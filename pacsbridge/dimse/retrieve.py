@@ -147,7 +147,9 @@ class Retriever:
                 for identifier in lack.by_instances():
                     await self._ask_for(identifier, lack.key)
             lacks = await self._missing(studies)
-        if self._failure and (lacks or not self._inbox.count):
+        # An archive that sends some and fails on others lacks instances; one that is gone is another matter.
+        gone = isinstance(self._failure, PacsUnreachable)
+        if self._failure and ((gone and lacks) or not self._inbox.count):
             raise self._failure
         return tuple(lack.told() for lack in lacks)
 

@@ -98,7 +98,7 @@ async def _understand(request: web.Request, proxy: Dicomweb) -> Asked:
 
 def _target(request: web.Request) -> tuple[str, str]:
     """Split what stands on the request line: aiohttp's own idea of the path is decoded and normalised."""
-    path, _, query = request.message.path.partition("?")
+    path, _, query = request.raw_path.partition("?")
     if not path.startswith(PUBLIC_PREFIX):
         raise NotFound("There is no such DICOMweb resource.")
     return path[len(PUBLIC_PREFIX) :], checked_query(query)
@@ -189,8 +189,8 @@ async def _record(request: web.Request, asked: Asked, outcome: Outcome) -> None:
         return
     uid = asked.resource.StudyInstanceUID
     if uid:
-        await trail.done(asked.action.value, asked.who, caller_of(request), uid, outcome)
+        await trail.done(asked.action.value, asked.who, lambda: caller_of(request), uid, outcome)
     elif asked.action is Action.STORE_STUDY:
-        await trail.done(asked.action.value, asked.who, caller_of(request), "", outcome)
+        await trail.done(asked.action.value, asked.who, lambda: caller_of(request), "", outcome)
     else:
         await trail.searched(asked.who, caller_of(request), outcome, asked.resource.path)

@@ -109,10 +109,9 @@ async def test_waits_in_line_and_is_told_its_place(ports: Ports, inbox: Inbox) -
 async def test_nobody_overtakes(ports: Ports, inbox: Inbox) -> None:
     """A port that is handed over belongs to who waited, even before he has woken up."""
     pool = make_pool(ports, 1)
-    first, second = Job(pool, inbox), Job(pool, inbox)
-    await settle()
-    first._end.set()
-    await first.task
+    async with pool.lease(inbox):
+        second = Job(pool, inbox)
+        await settle()
     third = Job(pool, inbox)
     await settle()
     assert second.port is not None
@@ -158,15 +157,15 @@ async def test_who_gives_up_leaves_the_queue(ports: Ports, inbox: Inbox) -> None
 
 async def test_a_port_that_comes_with_the_cancellation_goes_on(ports: Ports, inbox: Inbox) -> None:
     pool = make_pool(ports, 1)
-    jobs = [Job(pool, inbox) for _ in range(3)]
+    async with pool.lease(inbox):
+        jobs = [Job(pool, inbox) for _ in range(2)]
+        await settle()
+    jobs[0].task.cancel()  # the port is handed to this job, which has not woken up yet
+    await asyncio.wait({jobs[0].task})
     await settle()
-    jobs[0]._end.set()
-    await jobs[0].task  # the port is handed to the second job, which has not woken up yet
-    jobs[1].task.cancel()
-    await asyncio.wait({jobs[1].task})
-    await settle()
-    assert jobs[2].port is not None
-    await jobs[2].end()
+    assert jobs[0].port is None
+    assert jobs[1].port is not None
+    await jobs[1].end()
     assert (pool.in_use, pool.waiting) == (0, 0)
     assert ports.attached == {}
 

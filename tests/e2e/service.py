@@ -68,7 +68,7 @@ class Service:
                 await asyncio.sleep(0.05)
 
 
-def make_config(tmp_path: Path, pacs: Any, *, ports: int = 2, **sections: Any) -> Config:
+def make_config(tmp_path: Path, pacs: Any, /, *, ports: int = 2, **sections: Any) -> Config:
     """Make a configuration for `pacs` (`port` or `dicom_port`, `ae_title`), and tell it the destinations."""
     pool = [{"port": free_port(), "ae_title": f"CDRECORD{number}"} for number in range(1, ports + 1)]
     values: dict[str, Any] = {
