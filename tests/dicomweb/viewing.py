@@ -12,7 +12,6 @@ import aiohttp
 from pacsbridge.accounts import audit
 from pacsbridge.accounts.service import Accounts
 from pacsbridge.accounts.users import NewUser
-from pacsbridge.accounts.values import Grants, Role
 from pacsbridge.app import access_policy, running_server
 from pacsbridge.config import Config
 from pacsbridge.db import Database, upgrade_in_thread
@@ -21,12 +20,14 @@ from pacsbridge.dicomweb.service import running_dicomweb
 from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.http.services import Services
 from tests.accounts.examples import ENGINEER, HERE, PASSWORD, SECRET
+from tests.http.desk import NoDiscs
 from tests.peers import HOST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from pacsbridge.accounts.values import Grants, Role
     from pacsbridge.dicomweb.service import Dicomweb
 
 ORIGIN = "https://viewer.example"
@@ -43,13 +44,6 @@ class Answer:
         import json
 
         return json.loads(self.body)
-
-
-class _NoDiscs:
-    """The engine of jobs, which has none."""
-
-    async def finish_orders(self, seconds: float) -> None:
-        """Have nothing to finish."""
 
 
 @dataclass
@@ -120,7 +114,7 @@ async def running_viewing(folder: Path, **sections: Any) -> AsyncIterator[Viewin
             assert proxy is not None
             services = Services(
                 config=config,
-                works=cast("Any", SimpleNamespace(engine=_NoDiscs())),
+                works=cast("Any", SimpleNamespace(engine=NoDiscs())),
                 patients=nothing,
                 checks=nothing,
                 accounts=accounts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
@@ -93,6 +94,13 @@ class Desk:
         return {"Cookie": f"pacsbridge_session={token}", "Origin": origin or self.url}
 
 
+class NoDiscs:
+    """The engine of jobs, which has none."""
+
+    async def finish_orders(self, seconds: float) -> None:
+        """Have nothing to finish."""
+
+
 @asynccontextmanager
 async def running_desk(database: Database, clock: Clock, **sections: Any) -> AsyncIterator[Desk]:
     """Run the application; keyword arguments are sections of the configuration."""
@@ -110,7 +118,7 @@ async def running_desk(database: Database, clock: Clock, **sections: Any) -> Asy
     nothing = cast("Any", None)  # no disc is made here
     services = Services(
         config=config,
-        works=nothing,
+        works=cast("Any", SimpleNamespace(engine=NoDiscs())),
         patients=nothing,
         checks=nothing,
         accounts=accounts,
