@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
+from yarl import URL
 
 from pacsbridge.accounts import audit
 from pacsbridge.accounts.service import Accounts
@@ -74,7 +75,7 @@ class Viewing:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         headers |= more.pop("headers", {})
         more.setdefault("allow_redirects", False)
-        url = f"{self.url}/dicomWeb{path}"
+        url = URL(f"{self.url}/dicomWeb{path}", encoded=True)  # it goes out as it stands
         async with self.session.request(method, url, headers=headers, **more) as response:
             return Answer(response.status, response.headers, await response.read())
 
