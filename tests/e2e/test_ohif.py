@@ -14,7 +14,7 @@ from playwright.async_api import expect
 from pacsbridge.accounts.values import Grants, Role
 from tests.accounts.examples import PASSWORD
 from tests.browser import WITH_WEBGL, chromium
-from tests.dicomweb.conftest import fast_hashes, archive, google, key
+from tests.dicomweb.conftest import archive, fast_hashes, google, key
 from tests.dicomweb.viewing import running_viewing
 from tests.peers import free_port, leave_out, require, run
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.dicomweb.viewing import Viewing
     from tests.google import GoogleFront
 
-__all__ = ["fast_hashes", "archive", "google", "key"]
+__all__ = ["archive", "fast_hashes", "google", "key"]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60_000
