@@ -83,9 +83,10 @@ def parameters_of(document: Values, path: str, method: str) -> list[Values]:
 def curl(document: Values, path: str, method: str) -> str:
     """Write the line for a shell that calls an endpoint; what it can't know are variables: ``$JOB``."""
     operation = document["paths"][path][method]
-    words = ["curl"]
-    if "x-curl" in operation:
-        words.append(operation["x-curl"])
+    options = operation.get("x-curl", "")
+    if options is None:
+        return ""
+    words = ["curl", options] if options else ["curl"]
     if method != "get":
         words.append(f"-X {method.upper()}")
     schemes = {name for each in operation["security"] for name in each}

@@ -32,7 +32,17 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _QUIET_PATHS = frozenset({"/api/health", "/api/ready", "/metrics"})
 _IMAGES_ROUTE = "/dicomWeb{tail}"
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    412: "precondition_failed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+}
+#: Headers that say more about an error (RFC 9110, 10.2.1 and 14.4).
+_TELLING = (hdrs.ALLOW, hdrs.CONTENT_RANGE)
 _ALLOWED_HEADERS = "Authorization, Content-Type, Accept, Range, If-Range, X-API-Key, X-Request-ID"
 _EXPOSED_HEADERS = (
     "X-Request-ID, Content-Disposition, Content-Range, Accept-Ranges, ETag, Retry-After, Location"
@@ -96,8 +106,9 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         response = error_response(
             request, error.status, _CODES.get(error.status, "invalid_request"), error.reason
         )
-        if hdrs.ALLOW in error.headers:
-            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        for name in _TELLING:
+            if name in error.headers:
+                response.headers[name] = error.headers[name]
         return response
     except (ConnectionError, asyncio.CancelledError):
         raise

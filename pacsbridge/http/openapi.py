@@ -23,7 +23,7 @@ METHODS = ("get", "post", "put", "patch", "delete")
 #: The schemes by which somebody may call what everybody may call without ``auth.enabled``.
 _KEY = "ApiKey"
 #: Statuses that come with Retry-After where waiting helps.
-_WAITING = frozenset({429, 503})
+_WAITING = frozenset({"429", "503"})
 #: What helps to write the file and says nothing to who reads the description.
 _OWN_KEYS = frozenset({"x-access", "x-error-groups"})
 _ERROR_CONTENT = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
@@ -110,15 +110,15 @@ def _operation(
         status = str(codes[code]["status"])
         known = responses.get(status, {})
         told = f"{known['description']} `{code}`" if known else f"`{code}`"
-        responses[status] = _error(int(status), told, known)
-    responses["default"] = _error(0, "Whatever else goes wrong.", {})
+        responses[status] = _error(status, told, known)
+    responses.setdefault("default", _error("default", "Whatever else goes wrong.", {}))
     security = operation["security"]
     if not locked and any(_KEY in each for each in security):
         security = [{}, *security]
     return {**operation, "security": security, "responses": responses, "x-errors": errors}
 
 
-def _error(status: int, description: str, beside: Mapping[str, Any]) -> dict[str, Any]:
+def _error(status: str, description: str, beside: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "description": description,
         "headers": _REQUEST_ID | beside.get("headers", {}) | (_RETRY_AFTER if status in _WAITING else {}),
