@@ -44,6 +44,7 @@ from pacsbridge.http import (
     openapi,
     pages,
     shortlinks,
+    viewer,
 )
 from pacsbridge.http.catalog import PacsCatalog
 from pacsbridge.http.protocol import JsonRunner
@@ -206,7 +207,19 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (desk, pages, auth, login, shortlinks, admin, admin_pages, dicomweb, openapi, api_page):
+    for resource in (
+        desk,
+        pages,
+        auth,
+        login,
+        shortlinks,
+        admin,
+        admin_pages,
+        dicomweb,
+        openapi,
+        api_page,
+        viewer,
+    ):
         resource.add_routes(app)
     return app
 

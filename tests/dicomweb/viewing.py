@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
@@ -42,6 +43,13 @@ class Answer:
         import json
 
         return json.loads(self.body)
+
+
+class _NoDiscs:
+    """The engine of jobs, which has none."""
+
+    async def finish_orders(self, seconds: float) -> None:
+        """Have nothing to finish."""
 
 
 @dataclass
@@ -112,7 +120,7 @@ async def running_viewing(folder: Path, **sections: Any) -> AsyncIterator[Viewin
             assert proxy is not None
             services = Services(
                 config=config,
-                works=nothing,
+                works=cast("Any", SimpleNamespace(engine=_NoDiscs())),
                 patients=nothing,
                 checks=nothing,
                 accounts=accounts,
