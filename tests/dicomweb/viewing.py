@@ -20,6 +20,7 @@ from pacsbridge.dicomweb.service import running_dicomweb
 from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.http.services import Services
 from tests.accounts.examples import ENGINEER, HERE, PASSWORD, SECRET
+from tests.http.desk import NoWorks
 from tests.peers import HOST
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ async def running_viewing(folder: Path, **sections: Any) -> AsyncIterator[Viewin
             assert proxy is not None
             services = Services(
                 config=config,
-                works=nothing,
+                works=cast("Any", NoWorks()),
                 patients=nothing,
                 checks=nothing,
                 accounts=accounts,
