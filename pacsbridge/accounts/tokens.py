@@ -121,9 +121,10 @@ class Tokens:
         """
         if len(token) > TOKEN_LENGTH:
             raise Unauthorized(_AGAIN)
+        # A viewer sends one token with a thousand requests: its signature is checked once, its time each time.
         known = self._known.get((token, kind))
         if known is not None and known.issued_at <= self._clock() < known.expires_at:
-            return known  # its signature was checked before; a viewer sends one token with a thousand requests
+            return known
         claims = self._checked(token, kind)
         if len(self._known) >= KNOWN_TOKENS:
             self._known.clear()

@@ -37,9 +37,11 @@ _NUMBERS = ("accession_number", "accession_numbers")
 _SIGNED = (*_NUMBERS, "expires", "signature")
 #: In the address once the disc that the link asks for has been started: a reload starts no other.
 _STARTED = "started"
+#: Nothing from elsewhere, no script in the page, and no text of a job is ever taken for HTML.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'; "
+    "require-trusted-types-for 'script'"
 )
 
 

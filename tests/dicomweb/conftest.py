@@ -54,7 +54,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
             orthanc,
             make_study(folder, "ANN1", patient=ann, series=2, instances=3),
             make_study(folder, "ANN2", patient=ann, instances=2),
-            make_study(folder, "BOB1", patient=bob, instances=2),
+            make_study(folder, "BOB1", patient=bob, instances=2, size=96),
             make_study(folder, "CEM1", patient=cem, instances=1),
         )
         for study in (archive.ann, archive.ann_too, archive.bob, archive.cem):
