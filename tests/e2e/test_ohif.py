@@ -143,11 +143,15 @@ async def test_a_patient_opens_a_link_and_reaches_own_studies_only(
     assert not [url for url in shown if archive.bob.StudyInstanceUID in url]
     await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.bob.StudyInstanceUID}")
     await expect(page.locator("canvas.cornerstone-canvas")).to_have_count(0)
-    await expect(page.get_by_text(re.compile("not (available|found)|unavailable", re.IGNORECASE)).first).to_be_visible()
+    await expect(
+        page.get_by_text(re.compile("not (available|found)|unavailable", re.IGNORECASE)).first
+    ).to_be_visible()
     await browser.close_pages()
 
 
-async def test_a_stranger_is_led_to_the_sign_in_page(viewing: Viewing, browser: Chromium, archive: Archive) -> None:
+async def test_a_stranger_is_led_to_the_sign_in_page(
+    viewing: Viewing, browser: Chromium, archive: Archive
+) -> None:
     page = await browser.page()
     await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.ann.StudyInstanceUID}")
     await page.wait_for_url(re.compile(r"/login\?next="), timeout=PATIENCE)

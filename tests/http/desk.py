@@ -118,7 +118,7 @@ async def running_desk(database: Database, clock: Clock, **sections: Any) -> Asy
     accounts = Accounts(config.accounts, database, clock=clock)
     accounts.start()
     catalog = Shelf()
-    nothing = cast("Any", None)  # no disc is made here
+    nothing = cast("Any", None)  # nobody asks
     services = Services(
         config=config,
         works=cast("Any", NoWorks()),

@@ -18,6 +18,7 @@ from pacsbridge.http import middleware, passing
 from pacsbridge.http.openapi import read, resolve
 from pacsbridge.http.services import Services
 from pacsbridge.jobs.job import Kind, Stage, State
+from tests.accounts.examples import add
 from tests.http.description import endpoints, problems, whole
 
 if TYPE_CHECKING:
@@ -200,3 +201,41 @@ def test_what_is_switched_off_is_left_out() -> None:
         "/mkiso_multiple.php",
         "/send_rimage_multiple.php",
     }
+
+
+def at_the_limit(name: str, schema: Mapping[str, Any], length: int) -> Any:
+    """Make a text of a length, or a list of one, that is right but for its length."""
+    if "items" in schema:
+        return [("1" if name == "study_iuids" else "A") * length]
+    return (
+        "a" * (length - 12) + "@example.org"
+        if name == "email"
+        else "aB3-" * (length // 4) + "x" * (length % 4)
+    )
+
+
+def limits() -> Iterator[tuple[str, str]]:
+    for endpoint in endpoints(whole()):
+        if endpoint.body and endpoint.operation["tags"] not in (["Jobs"], ["Pages"]):
+            schema = resolve(whole(), endpoint.body["schema"])
+            for name, each in schema["properties"].items():
+                each = resolve(whole(), each)
+                if "maxLength" in resolve(whole(), each.get("items", each)):
+                    yield endpoint.operation["operationId"], name
+
+
+@pytest.mark.parametrize(("operation", "name"), list(limits()))
+async def test_the_limits_are_those_of_the_service(desk: Desk, operation: str, name: str) -> None:
+    document = whole()
+    endpoint = next(each for each in endpoints(document) if each.operation["operationId"] == operation)
+    schema = resolve(document, resolve(document, endpoint.body["schema"])["properties"][name])
+    longest = resolve(document, schema.get("items", schema))["maxLength"]
+    admin = await desk.bearer("root@example.org", Role.ADMIN)
+    user = await add(desk.accounts)
+    answers = []
+    for length in (longest, longest + 1):
+        body = {**endpoint.body["example"], name: at_the_limit(name, schema, length)}
+        path = endpoint.path.replace("{id}", user.id)
+        answers.append((await desk.post(path, body, headers=admin)).status)
+    assert answers[0] < 300
+    assert answers[1] == 400
