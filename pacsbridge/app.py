@@ -18,7 +18,11 @@ from aiohttp import web
 from pacsbridge import __version__, checks
 from pacsbridge.accounts.policy import AccessPolicy
 from pacsbridge.accounts.service import Accounts
+from pacsbridge.accounts.values import Role
 from pacsbridge.db import Database, upgrade_in_thread
+from pacsbridge.dicomweb.catalog import DicomwebCatalog
+from pacsbridge.dicomweb.service import running_dicomweb
+from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
 from pacsbridge.errors import DatabaseUnavailable
@@ -26,7 +30,10 @@ from pacsbridge.his.patients import PatientApi
 from pacsbridge.http import (
     admin,
     admin_pages,
+    api_page,
     auth,
+    desk,
+    dicomweb,
     discs,
     health,
     identity,
@@ -34,8 +41,10 @@ from pacsbridge.http import (
     login,
     metrics,
     middleware,
+    openapi,
     pages,
     shortlinks,
+    viewer,
 )
 from pacsbridge.http.catalog import PacsCatalog
 from pacsbridge.http.protocol import JsonRunner
@@ -53,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pacsbridge.config import Config
+    from pacsbridge.dicomweb.service import Dicomweb
     from pacsbridge.jobs.store import Store
 
 log = structlog.get_logger(__name__)
@@ -121,16 +131,30 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
         await stack.enter_async_context(store)
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
         accounts = await stack.enter_async_context(running_accounts(config, database, upgrade=upgrade))
+        policy = access_policy(config)
+        dicomweb = await stack.enter_async_context(running_dicomweb(config, policy))
         works = await stack.enter_async_context(running_works(config, store))
         yield Services(
             config=config,
             works=works,
             patients=patients,
-            checks=_checks(config, works, patients, store),
+            checks=_checks(config, works, patients, store, dicomweb),
             accounts=accounts,
-            catalog=PacsCatalog(config.pacs),
-            policy=AccessPolicy(doctor_scope=config.dicomweb.doctor_scope),
+            catalog=PacsCatalog(config.pacs) if dicomweb is None else DicomwebCatalog(dicomweb.upstream),
+            dicomweb=dicomweb,
+            study_trail=StudyTrail(accounts.trail) if accounts else None,
+            policy=policy,
         )
+
+
+def access_policy(config: Config) -> AccessPolicy:
+    """Make the policy of the configuration."""
+    section = config.dicomweb
+    return AccessPolicy(
+        doctor_scope=section.doctor_scope,
+        store_roles=map(Role, section.store_roles),
+        delete_roles=map(Role, section.delete_roles),
+    )
 
 
 @asynccontextmanager
@@ -183,7 +207,19 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (pages, auth, login, shortlinks, admin, admin_pages):
+    for resource in (
+        desk,
+        pages,
+        auth,
+        login,
+        shortlinks,
+        admin,
+        admin_pages,
+        dicomweb,
+        openapi,
+        api_page,
+        viewer,
+    ):
         resource.add_routes(app)
     return app
 
@@ -205,6 +241,7 @@ async def check_all(config: Config) -> list[checks.Check]:
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
             "database": lambda: checks.probe_database(config.database.url.get_secret_value()),
+            "dicomweb": lambda: _check_dicomweb(config),
         }
         return [await checks.probe(name, ask) for name, ask in probes.items()]
 
@@ -240,7 +277,8 @@ async def running_server(services: Services) -> AsyncIterator[int]:
     finally:
         services.draining = True
         await runner.stop_listening()
-        await _finish(services.handling, server.shutdown_timeout_seconds)
+        seconds = server.shutdown_timeout_seconds
+        await asyncio.gather(_finish(services.handling, seconds), services.engine.finish_orders(seconds))
         await runner.cleanup()
 
 
@@ -281,7 +319,9 @@ async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], 
     log.info("stopped")
 
 
-def _checks(config: Config, works: Works, patients: PatientApi, store: JobStore) -> checks.Checks:
+def _checks(
+    config: Config, works: Works, patients: PatientApi, store: JobStore, proxy: Dicomweb | None
+) -> checks.Checks:
     async def storage_scp() -> str:
         if not works.scp.running:
             raise checks.ProbeFailed("a port is no longer listened on; restart the service")
@@ -292,8 +332,8 @@ def _checks(config: Config, works: Works, patients: PatientApi, store: JobStore)
             raise checks.ProbeFailed(store.problem)
         return "answers"
 
-    async def off() -> None:
-        return None
+    async def dicomweb() -> str | None:
+        return None if proxy is None else await proxy.check()
 
     return checks.Checks(
         {
@@ -303,9 +343,14 @@ def _checks(config: Config, works: Works, patients: PatientApi, store: JobStore)
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
             "database": database,
-            "dicomweb": off,
+            "dicomweb": dicomweb,
         }
     )
+
+
+async def _check_dicomweb(config: Config) -> str | None:
+    async with running_dicomweb(config, access_policy(config)) as proxy:
+        return None if proxy is None else await proxy.check(new_token=True)
 
 
 def _viewer(config: Config) -> Viewer | None:

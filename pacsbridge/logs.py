@@ -18,7 +18,9 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING
 _QUIET = {
     "pynetdicom": logging.CRITICAL,
     "pydicom": logging.CRITICAL,
+    "py.warnings": logging.CRITICAL,
     "aiohttp.access": logging.CRITICAL,
+    "aiohttp.server": logging.CRITICAL,  # it repeats a request line that it can't read; our middleware logs the rest
     "asyncio": logging.WARNING,
     "PIL": logging.WARNING,
 }
@@ -54,6 +56,7 @@ def set_up_logging(config: ServerConfig) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
+    logging.captureWarnings(capture=True)  # pydicom's repeat values of patients
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(_LEVELS[config.log_level])

@@ -86,7 +86,7 @@ class Users:
         self._passwords = passwords
         self._sessions = sessions
         self._principals = principals
-        self._clock = clock
+        self.clock = clock
 
     async def add(self, new: NewUser, by: Actor) -> User:
         """Add a user.
@@ -97,7 +97,7 @@ class Users:
             The email is taken.
         """
         password_hash = await self._passwords.hash(new.password)
-        now, user_id = self._clock(), new_id()
+        now, user_id = self.clock(), new_id()
         try:
             async with self._database.transaction() as connection:
                 await connection.execute(
@@ -144,7 +144,7 @@ class Users:
         async with self._database.transaction() as connection:
             found = await self._get(connection, user)
             if found.disabled_at is None:
-                await self._change(connection, found, disabled_at=self._clock())
+                await self._change(connection, found, disabled_at=self.clock())
                 await self._sessions.end_all(connection, found.subject, "user disabled")
                 await self._record(connection, "user disabled", found.id, by)
         self._principals.forget()
@@ -166,7 +166,7 @@ class Users:
         password_hash = await self._passwords.hash(password)
         async with self._database.transaction() as connection:
             await self._change(
-                connection, found, password_hash=password_hash, password_changed_at=self._clock()
+                connection, found, password_hash=password_hash, password_changed_at=self.clock()
             )
             await self._sessions.end_all(connection, found.subject, "password changed")
             await self._record(connection, "password changed", found.id, by)
@@ -183,7 +183,7 @@ class Users:
                     user_id=found.id,
                     kind=kind,
                     value=value,
-                    granted_at=self._clock(),
+                    granted_at=self.clock(),
                     granted_by=by.subject,
                 )
             await self._record_grants(connection, "study assigned", found, granted, by)
@@ -256,12 +256,12 @@ class Users:
         self, connection: AsyncConnection, event: str, user_id: str, by: Actor, detail: str = ""
     ) -> None:
         about = f"{USER}:{user_id} {detail}".strip()
-        await audit.write(connection, AuditRecord(event, Outcome.OK, by, detail=about, at=self._clock()))
+        await audit.write(connection, AuditRecord(event, Outcome.OK, by, detail=about, at=self.clock()))
 
     async def _record_grants(
         self, connection: AsyncConnection, event: str, user: User, granted: Grants, by: Actor
     ) -> None:
-        at = self._clock()
+        at = self.clock()
         await audit.write(
             connection,
             *(

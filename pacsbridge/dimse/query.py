@@ -116,10 +116,13 @@ class Query:
         identifier = _identifier("SERIES", "SeriesInstanceUID", "NumberOfSeriesRelatedInstances")
         identifier.StudyInstanceUID = study.StudyInstanceUID
         series: dict[str, Series] = {}
-        for answer in self._find(identifier):
-            uid = _text(answer, "SeriesInstanceUID")
-            if uid and _belongs(answer, study.StudyInstanceUID):
-                series.setdefault(uid, Series(uid, _count(answer)))
+        try:
+            for answer in self._find(identifier):
+                uid = _text(answer, "SeriesInstanceUID")
+                if uid and _belongs(answer, study.StudyInstanceUID):
+                    series.setdefault(uid, Series(uid, _count(answer)))
+        except PacsRejected:
+            log.info("the PACS does not answer queries at SERIES level: there are no totals")
         return replace(study, series=tuple(series.values()))
 
     def _find(self, identifier: Dataset) -> Iterator[Dataset]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
 from pacsbridge.errors import InvalidParameter, MissingParameter
+from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -28,12 +30,35 @@ async def json_object(request: web.Request, *, optional: bool = False) -> dict[s
     if request.content_type != _JSON:
         raise InvalidParameter(f"Send JSON, with Content-Type: {_JSON}.")
     try:
-        body = json.loads(await request.read())
+        async with asyncio.timeout(request.app[SERVICES].config.server.read_timeout_seconds):
+            body = json.loads(await request.read())
+    except TimeoutError:
+        raise InvalidParameter("The body did not arrive in time.") from None
     except (ValueError, RecursionError):
         raise InvalidParameter("The body is not valid JSON.") from None
     if not isinstance(body, dict):
         raise InvalidParameter("The body must be a JSON object.")
     return body
+
+
+async def form_fields(request: web.Request) -> dict[str, str]:
+    """Read a form, urlencoded or multipart.
+
+    Raises
+    ------
+    InvalidParameter
+        It can't be read as a form; a field is a file.
+    """
+    try:
+        async with asyncio.timeout(request.app[SERVICES].config.server.read_timeout_seconds):
+            form = await request.post()
+    except TimeoutError:
+        raise InvalidParameter("The form did not arrive in time.") from None
+    except (ValueError, LookupError):
+        raise InvalidParameter("The body can't be read as a form.") from None
+    if not all(isinstance(value, str) for value in form.values()):
+        raise InvalidParameter("A form field must be text.")
+    return {name: str(value) for name, value in form.items()}
 
 
 def text(body: dict[str, Any], name: str, *, optional: bool = False) -> str:

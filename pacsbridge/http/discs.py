@@ -68,11 +68,14 @@ def _submit(request: web.Request, numbers: tuple[str, ...]) -> Job:
 
 
 async def _print(request: web.Request) -> web.Response:
-    """Send the studies to the CD publisher, and answer when it has them."""
+    """Send the studies to the CD publisher, and answer when it has them.
+
+    The order goes on when the client leaves: half an order would be a wrong disc.
+    """
     services = request.app[SERVICES]
     numbers = accession_numbers(request.query, "accession_number")
     job = services.engine.submit(
-        Kind.PRINT, numbers, again=_flag(request, "again"), requested_by=request[CALLER].name
+        Kind.PRINT, numbers, keep=True, again=_flag(request, "again"), requested_by=request[CALLER].name
     )
     await services.engine.run(job)
     return web.json_response(

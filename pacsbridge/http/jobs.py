@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pacsbridge.errors import Forbidden, InvalidParameter, NotFound
 from pacsbridge.http.access import CALLER, guarded
+from pacsbridge.http.bodies import json_object
 from pacsbridge.http.discs import answer_with_image
 from pacsbridge.http.links import Purpose
 from pacsbridge.http.parameters import distinct_accession_numbers
@@ -52,6 +53,7 @@ def add_routes(app: web.Application) -> None:
         ("GET", "/api/jobs/{id}/iso", _iso),
     ):
         app.router.add_route(method, path, guarded(handler, Purpose.DESK))
+    app.router.add_route("HEAD", "/api/jobs/{id}/iso", guarded(_iso, Purpose.DESK))
 
 
 def describe(job: Job, public_url: str) -> dict[str, Any]:
@@ -90,12 +92,9 @@ async def _create(request: web.Request) -> web.Response:
     """Start a job, or join the same work."""
     services = request.app[SERVICES]
     try:
-        async with asyncio.timeout(services.config.server.read_timeout_seconds):
-            wanted = NewJob.model_validate_json(await request.read())
+        wanted = NewJob.model_validate(await json_object(request))
     except ValidationError as error:
         raise InvalidParameter(_mistake(error)) from None
-    except TimeoutError:
-        raise InvalidParameter("The request's body did not arrive in time.") from None
     numbers = distinct_accession_numbers(wanted.accession_numbers, "accession_numbers")
     caller = request[CALLER]
     caller.require(numbers)

@@ -95,7 +95,7 @@ async def _open(request: web.Request) -> web.Response:
     link = await _entered(request)
     found = await studies_of(link.grants, services.catalog)
     viewer = services.config.dicomweb.viewer_url.format(study_iuids=found[0].StudyInstanceUID)
-    raise web.HTTPFound(viewer, headers=_PRIVATE)
+    return web.Response(status=302, headers=_PRIVATE | {hdrs.LOCATION: viewer})
 
 
 async def _studies(request: web.Request) -> web.Response:
@@ -104,13 +104,15 @@ async def _studies(request: web.Request) -> web.Response:
     link = await _entered(request)
     found = await studies_of(link.grants, services.catalog)
     viewer = services.config.dicomweb.viewer_url
-    return page(
+    response = page(
         request,
         "studies.html",
         patient_name=link.patient_name.partition("=")[0].replace("^", " ").strip(),
         studies=[(study, viewer.format(study_iuids=study.StudyInstanceUID)) for study in found],
         expires_at=link.expires_at,
     )
+    response.headers.update(_PRIVATE)  # the page's address has the code in it
+    return response
 
 
 async def _entered(request: web.Request) -> ShortLink:

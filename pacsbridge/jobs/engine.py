@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pacsbridge.errors import Busy, NotFound, PacsbridgeError
-from pacsbridge.jobs.job import Job, Kind, State
+from pacsbridge.errors import Busy, Interrupted, NotFound, PacsbridgeError
+from pacsbridge.jobs.job import Job, Kind, Stage, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -77,6 +77,14 @@ class Engine:
         for job in running:
             await job.finished.wait()
         await asyncio.to_thread(self._shelf.clear)
+
+    async def finish_orders(self, seconds: float) -> None:
+        """Let what is being sent to the publisher be sent whole, for so long at most."""
+        sending = {
+            job.task for job in self._jobs.values() if job.stage is Stage.SENDING and job.task is not None
+        }
+        if sending:
+            await asyncio.wait(sending, timeout=seconds)
 
     @property
     def jobs(self) -> Iterable[Job]:
@@ -213,7 +221,12 @@ class Engine:
             await asyncio.shield(asyncio.to_thread(self._shelf.sweep))
 
     def _end_cancelled(self, job: Job) -> None:
-        if not job.state.final:
+        if job.state.final:
+            return
+        if self._closing:
+            log.info("job interrupted", job_id=job.id, stage=job.stage)
+            job.end(State.INTERRUPTED, Interrupted())
+        else:
             log.info("job cancelled", job_id=job.id, stage=job.stage)
             job.end(State.CANCELLED, Busy("The job was cancelled. Ask again.", retry_after=1))
 

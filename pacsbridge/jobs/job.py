@@ -141,6 +141,11 @@ class Job:
         """Give the callable that tells the counts; it is asked whenever somebody looks."""
         self._meter = meter
 
+    def counted(self, counts: Counts) -> None:
+        """Set the counts; nothing is measured any more. Safe from any thread."""
+        self._meter = None
+        self.counts = counts
+
     def wrote(self, part: float) -> None:
         """Tell how much of the disc is written, or of the order sent: 0 to 1. Safe from any thread."""
         self._written = part

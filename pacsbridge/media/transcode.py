@@ -11,9 +11,13 @@ import os
 import tempfile
 import zlib
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset
+from pydicom.filewriter import write_dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -128,3 +132,31 @@ def _inflate(source: BinaryIO, out: BinaryIO, checkpoint: Callable[[], None]) ->
             checkpoint()
     except zlib.error as error:
         raise Malformed("has a broken deflated data set") from error
+
+
+def encode_data_set(instance: Instance, TransferSyntaxUID: str) -> bytes:
+    """Encode an instance's data set in an uncompressed transfer syntax, for a peer that takes no other.
+
+    The file is transcoded as `transcode` does.
+
+    Parameters
+    ----------
+    TransferSyntaxUID
+        Explicit or Implicit VR Little Endian.
+
+    Raises
+    ------
+    Undecodable, SpoolFull, SourceChanged
+        As `transcode`.
+    """
+    made = transcode(instance)
+    with Path(made.path).open("rb") as source:
+        read_file_meta(source)
+        explicit = source.read()
+    if TransferSyntaxUID == ExplicitVRLittleEndian:
+        return explicit
+    data_set = read_dataset(BytesIO(explicit), is_implicit_VR=False, is_little_endian=True)
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = True, True
+    write_dataset(buffer, data_set)
+    return buffer.getvalue()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import threading
 import time
 import warnings
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from pacsbridge.dimse import scp as scp_module
+from pacsbridge.dimse.association import PollingAE
 from pacsbridge.dimse.inbox import Inbox
 from pacsbridge.dimse.message import Control, Element, PduType
 from pacsbridge.dimse.scp import PortUnavailable, StorageScp
@@ -59,6 +63,12 @@ if TYPE_CHECKING:
     from pacsbridge.config import ScpPort, StorageScpConfig
 
 PRIVATE_SOP_CLASS = "1.2.826.0.1.3680043.9.7433.1.1"
+
+
+@pytest.fixture(autouse=True)
+def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare dcmtk the 40 ms that Nagle's algorithm makes it wait for each small answer."""
+    monkeypatch.setenv("TCP_NODELAY", "1")
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "plain"])
@@ -367,6 +377,35 @@ def test_takes_128_contexts(scp: StorageScp, port: ScpPort) -> None:
     assert list(propose(port, *contexts).values()) == [ExplicitVRLittleEndian] * 128
 
 
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """More open files than `select` can count: a proxy with many clients has them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    with ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(Path(os.devnull).open("rb"))
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_works_with_more_descriptors_than_select_can_count(
+    inbox: Inbox, port: ScpPort, sample: Sample
+) -> None:
+    with Peer(port.port).associate() as peer:
+        assert peer.store(sample) == Status.SUCCESS
+        peer.release()
+    ae = PollingAE(ae_title="BRIDGE")
+    ae.add_requested_context(Verification)
+    association = ae.associate(HOST, port.port)
+    assert association.is_established
+    assert association.send_c_echo().Status == Status.SUCCESS
+    association.release()
+    association.join(10)
+    assert not association.is_alive()
+
+
 # Who may connect
 
 
@@ -454,6 +493,8 @@ def test_a_peer_that_goes_at_once_is_forgotten_at_once(scp: StorageScp, port: Sc
     before, open_before = threads(), descriptors()
     for _ in range(20):
         assert listens(port.port)
+    with Peer(port.port).associate() as peer:  # those before it have been accepted now
+        peer.release()
     wait_until(lambda: threads() <= before, "the threads to end", seconds=5)
     wait_until(lambda: descriptors() <= open_before, "the descriptors to close", seconds=5)
 
@@ -465,6 +506,19 @@ def test_an_idle_association_is_aborted(
     with running_scp(config, fast=fast), Peer(port.port).associate() as peer:
         assert peer.receive()[0] == PduType.A_ABORT
         assert peer.receive() == (0, b"")
+
+
+def test_an_association_that_was_long_in_use_can_be_released(
+    config: StorageScpConfig, port: ScpPort, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pynetdicom's idle timer does not see what our receiver reads."""
+    monkeypatch.setattr(scp_module, "IDLE_SECONDS", 1.0)
+    with running_scp(config, fast=fast), Peer(port.port).associate() as peer:
+        for _ in range(5):
+            time.sleep(0.4)
+            peer.send(pdata(pdv(CONTEXT_ECHO, Control.COMMAND | Control.LAST, echo_command())))
+            assert peer.response().number(Element.Status) == Status.SUCCESS
+        peer.release()
 
 
 # Starting and stopping

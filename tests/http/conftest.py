@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pacsbridge.db import Database, upgrade_in_thread
 from tests.accounts.examples import Clock
 from tests.databases import database, mariadb_socket, mariadb_url, sqlite_url, url
 from tests.http.desk import API_KEY, cheap_hashes, running_desk
@@ -11,7 +12,6 @@ from tests.http.desk import API_KEY, cheap_hashes, running_desk
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pacsbridge.db import Database
     from tests.http.desk import Desk
 
 __all__ = ["database", "mariadb_socket", "mariadb_url", "sqlite_url", "url"]
@@ -31,3 +31,14 @@ async def locked_desk(database: Database, monkeypatch: pytest.MonkeyPatch) -> As
     cheap_hashes(monkeypatch)
     async with running_desk(database, Clock(), auth={"enabled": True, "api_key": API_KEY}) as desk:
         yield desk
+
+
+@pytest.fixture
+async def sqlite_desk(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    """Give the application for what has nothing to do with the database, and need not be tried on each."""
+    cheap_hashes(monkeypatch)
+    await upgrade_in_thread(sqlite_url)
+    database = Database(sqlite_url)
+    async with running_desk(database, Clock()) as desk:
+        yield desk
+    await database.close()

@@ -121,7 +121,7 @@ async def test_an_admin_can_not_lock_themselves_out(desk: Desk) -> None:
         ("DELETE", "/admin@example.org/sessions/none", None, 404),
     ],
 )
-async def test_what_will_not_do(desk: Desk, method: str, path: str, body: Any, status: int) -> None:
-    admin = await desk.bearer("admin@example.org", Role.ADMIN)
-    answer = await desk.ask(method, USERS + path, json=body, headers=admin)
+async def test_what_will_not_do(sqlite_desk: Desk, method: str, path: str, body: Any, status: int) -> None:
+    admin = await sqlite_desk.bearer("admin@example.org", Role.ADMIN)
+    answer = await sqlite_desk.ask(method, USERS + path, json=body, headers=admin)
     assert answer.status == status, answer.body

@@ -1,3 +1,4 @@
+import itertools
 from io import BytesIO
 
 import pytest
@@ -100,8 +101,9 @@ def test_two_studies_that_equal_a_third_must_equal_each_other() -> None:
     other = instance("1.3", birth_date="19800101")
     check_one_patient([dated, undated])
     check_one_patient([undated, other])
-    with pytest.raises(MixedPatients):
-        check_one_patient([undated, dated, other])
+    for instances in itertools.permutations((undated, dated, other)):
+        with pytest.raises(MixedPatients):
+            check_one_patient(instances)
 
 
 def test_the_messages_name_nobody() -> None:

@@ -32,6 +32,7 @@ from pacsbridge.instance import Instance
 from pacsbridge.media import transcode as module
 from pacsbridge.media.decompress import Undecodable
 from pacsbridge.media.transcode import transcode
+from tests.peers import require
 
 # pydicom's files are broken in many ways on purpose, and it warns of each.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
@@ -175,7 +176,9 @@ def test_explicit_little_endian_goes_through_byte_for_byte(tmp_path: Path) -> No
 
 
 def dump(path: Path) -> list[str]:
-    done = subprocess.run(["dcmdump", "+L", "-q", str(path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [require("dcmdump"), "+L", "-q", str(path)], capture_output=True, text=True, check=True
+    )
     return [line for line in done.stdout.splitlines() if line.startswith((" ", "("))]
 
 
@@ -184,7 +187,7 @@ def dump(path: Path) -> list[str]:
 )
 def test_dcmtk_makes_the_same_of_it(name: str, tmp_path: Path) -> None:
     path = copy_of(Path(str(get_testdata_file(name))), tmp_path)
-    subprocess.run(["dcmconv", "+te", "-g", str(path), str(tmp_path / "dcmtk")], check=True)
+    subprocess.run([require("dcmconv"), "+te", "-g", str(path), str(tmp_path / "dcmtk")], check=True)
     transcode(instance_of(path))
     ours, theirs = (
         [line for line in dump(file) if "UN " not in line and "(0002," not in line]
@@ -274,7 +277,7 @@ def test_a_long_value_of_a_short_vr_becomes_un(tmp_path: Path) -> None:
 
 def test_group_lengths_are_dropped(tmp_path: Path) -> None:
     path = write(new_image(), tmp_path / "I", ImplicitVRLittleEndian)
-    subprocess.run(["dcmconv", "+g", "+ti", str(path), str(tmp_path / "J")], check=True)
+    subprocess.run([require("dcmconv"), "+g", "+ti", str(path), str(tmp_path / "J")], check=True)
     assert b"\x28\x00\x00\x00\x04\x00\x00\x00" in (tmp_path / "J").read_bytes()
     transcode(instance_of(tmp_path / "J"))
     assert all(element.tag.element for element in pydicom.dcmread(tmp_path / "J"))
