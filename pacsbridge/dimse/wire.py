@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 TICK_SECONDS = 0.5
 #: So many buffers go into one system call (IOV_MAX of Linux and macOS).
 _MAXIMUM_PARTS = 1024
+#: Linux only.
+_TCP_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 
 
 class ConnectionEnded(Exception):
@@ -35,6 +37,16 @@ def prepare(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
 
 
+def acknowledge_at_once(connection: socket.socket) -> None:
+    """Have what came over TCP acknowledged now; to be asked for after each read, since the kernel forgets it.
+
+    A sender with Nagle's algorithm on (Orthanc, dcmtk's default) sends a small data set only when the command
+    before it is acknowledged, which the kernel else puts off for 40 ms: for each instance.
+    """
+    if _TCP_QUICKACK is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, _TCP_QUICKACK, 1)
+
+
 class Wire:
     """Reads from and writes to a connection that `prepare` has seen.
 
@@ -51,6 +63,7 @@ class Wire:
 
     def __init__(self, connection: socket.socket, size: int, on_silence: Callable[[float], None]) -> None:
         self._connection = connection
+        self._over_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
         self._view = memoryview(bytearray(size))
         self._on_silence = on_silence
 
@@ -110,6 +123,8 @@ class Wire:
         while have < least:
             try:
                 count = self._connection.recv_into(view[have:], 0, flags)
+                if self._over_tcp:
+                    acknowledge_at_once(self._connection)
             except BlockingIOError:
                 now = time.monotonic()
                 moved = moved or now - TICK_SECONDS
