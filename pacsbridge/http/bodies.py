@@ -1,4 +1,4 @@
-"""What callers send as JSON, checked field by field."""
+"""What callers send as JSON, checked field by field, and what forms send."""
 
 from __future__ import annotations
 
