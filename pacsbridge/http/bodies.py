@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from aiohttp import web
 
 from pacsbridge.errors import InvalidParameter, MissingParameter
 from pacsbridge.http.services import SERVICES
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 _JSON = "application/json"
 
@@ -56,7 +55,10 @@ async def form_fields(request: web.Request) -> dict[str, str]:
         raise InvalidParameter("The form did not arrive in time.") from None
     except (ValueError, LookupError):
         raise InvalidParameter("The body can't be read as a form.") from None
-    if not all(isinstance(value, str) for value in form.values()):
+    sent_files = [value for value in form.values() if isinstance(value, web.FileField)]
+    for sent in sent_files:
+        sent.file.close()
+    if sent_files or not all(isinstance(value, str) for value in form.values()):
         raise InvalidParameter("A form field must be text.")
     return {name: str(value) for name, value in form.items()}
 
