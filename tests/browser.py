@@ -10,7 +10,7 @@ from playwright.async_api import async_playwright, expect
 from tests.peers import require
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from playwright.async_api import Browser, ConsoleMessage, Page
 
@@ -23,6 +23,13 @@ _ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+)
+#: The same, drawing in software: a viewer needs WebGL.
+WITH_WEBGL = (
+    *(argument for argument in _ARGUMENTS if argument != "--disable-gpu"),
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
 )
 _PATIENCE_MILLISECONDS = 20_000
 
@@ -60,12 +67,12 @@ class Chromium:
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Chromium]:
+async def chromium(arguments: Sequence[str] = _ARGUMENTS) -> AsyncIterator[Chromium]:
     """Run a browser; the test fails at the end when a page complained."""
     path = require("chromium")
     expect.set_options(timeout=_PATIENCE_MILLISECONDS)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=path, args=list(arguments))
         driven = Chromium(browser)
         try:
             yield driven

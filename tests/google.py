@@ -20,6 +20,7 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from pydicom.datadict import tag_for_keyword
 
 from tests.peers import HOST
 
@@ -36,6 +37,8 @@ _STUDY_INSTANCE_UID = "0020000D"
 _STUDY_KEYS = frozenset(
     {"StudyInstanceUID", "PatientName", "PatientID", "AccessionNumber", "ReferringPhysicianName", "StudyDate"}
 )
+#: It takes hex digits too.
+_KEYWORDS = {f"{tag_for_keyword(keyword):08X}": keyword for keyword in _STUDY_KEYS}
 _LIMITS = {"studies": 5000, "series": 5000, "instances": 50_000}
 _MOST_OFFSET = 1_000_000
 _SEARCH_TYPES = ("application/dicom+json", "application/json", "*/*")
@@ -175,7 +178,8 @@ class GoogleFront:
         pairs = [(name, value) for name, value in request.query.items() if name in {"limit", "offset"}]
         if self.faults.ignores_keys:
             return pairs
-        for name, value in request.query.items():
+        for given, value in request.query.items():
+            name = _KEYWORDS.get(given.upper(), given)
             if path.endswith("/studies") and name in _STUDY_KEYS:
                 pairs.append((name, "0.0" if name.endswith("UID") and "," in value else value))
             elif (

@@ -16,7 +16,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     Verification,
 )
 
-from pacsbridge.dimse.connection import RequestingAE, on_connection
+from pacsbridge.dimse.connection import RequestingAE
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
@@ -159,9 +159,8 @@ class Scu:
         if self._assoc is not None and self._assoc.is_established:
             self._assoc.send_c_cancel(message_id, query_model=self.sop_class)
 
-    def _on_connection(self, event: evt.Event) -> None:
+    def _on_connection(self, _event: evt.Event) -> None:
         self._connected = True
-        on_connection(event)
 
     def _on_pdu(self, event: evt.Event) -> None:
         # A rejection that comes before pynetdicom looks whether the connection stands counts as an abort there.

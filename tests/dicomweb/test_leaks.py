@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from pacsbridge.accounts.values import Grants, Role
@@ -17,7 +18,7 @@ from tests.dicomweb.viewing import running_viewing
 from tests.http.desk import cheap_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Sequence
 
     from tests.dicomweb.conftest import Archive
     from tests.dicomweb.raw import RawAnswer
@@ -522,7 +523,7 @@ def _targets(own: str, other: str) -> st.SearchStrategy[str]:
     return st.tuples(prefix, path | good, query).map("".join).map(_on_one_line)
 
 
-def _query(drawn: tuple[list[tuple[str, str]], Callable[[str], str]]) -> str:
+def _query(drawn: tuple[list[tuple[str, str]], Any]) -> str:
     pairs, escape = drawn
     return "?" + "&".join(f"{escape(name)}={escape(value)}" for name, value in pairs) if pairs else ""
 
@@ -562,14 +563,10 @@ def test_ten_thousand_generated_requests(
     own, other = archive.ann.StudyInstanceUID, archive.bob.StudyInstanceUID
     one = st.tuples(_METHODS, _targets(own, other), _HEADERS)
     with asyncio.Runner() as runner:
-
-        async def start() -> AsyncIterator[Viewing]:
-            section = {"upstream": "dicomweb", "url": archive.root}
-            async with running_viewing(tmp_path_factory.mktemp("hunt"), dicomweb=section) as viewing:
-                yield viewing
-
-        opened = start()
-        viewing = runner.run(anext(opened))  # type: ignore[arg-type] # an async generator's anext is awaitable
+        stack = AsyncExitStack()
+        section = {"upstream": "dicomweb", "url": archive.root}
+        folder = tmp_path_factory.mktemp("hunt")
+        viewing = runner.run(stack.enter_async_context(running_viewing(folder, dicomweb=section)))
         token = runner.run(viewing.user("ann@example.org", Role.PATIENT, Grants((own,))))
         hunt = Hunt(archive, token)
 
@@ -595,7 +592,7 @@ def test_ten_thousand_generated_requests(
         try:
             example()
         finally:
-            runner.run(opened.aclose())  # type: ignore[attr-defined] # it is a generator
+            runner.run(stack.aclose())
     assert asked_in_all >= 10_000 / _PARTS
 
 

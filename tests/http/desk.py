@@ -43,14 +43,14 @@ class Shelf:
 
 
 class NoWorks:
-    """Stands where discs are made, for applications that make none."""
+    """Makes no disc; the server waits for its orders when it stops."""
 
     @property
     def engine(self) -> NoWorks:
         return self
 
     async def finish_orders(self, seconds: float) -> None:
-        """Nothing is on its way."""
+        """There are none."""
 
 
 @dataclass
