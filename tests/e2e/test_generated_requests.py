@@ -39,7 +39,7 @@ class Hospital:
 
     def __init__(self, config: Config, studies: dict[str, str]) -> None:
         self.port = config.server.port
-        self.document = whole(config.server.public_url)
+        self.document = whole(config.server.public_url, viewer=False)
         self.endpoints = list(endpoints(self.document))
         self.known: dict[str, tuple[str, ...]] = {}
         self.sessions: dict[str, dict[str, bytes]] = {}
