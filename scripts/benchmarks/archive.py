@@ -24,7 +24,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # named when i
 from pacsbridge.dimse.send import send_instances
 from pacsbridge.instance import Instance
 from scripts.benchmarks.data import Study
-from tests.peers import HOST, Process, free_port
+from tests.peers import HOST, Process
 
 AE_TITLE = "ARCHIVE"
 _PENDING = 0xFF00
@@ -86,9 +86,8 @@ class Archive:
         yield 0
 
 
-def start(folder: Path, study: Study, destinations: dict[str, int]) -> tuple[Process, int]:
-    """Start one as a process; give it, and its port."""
-    port = free_port()
+def start(folder: Path, study: Study, destinations: dict[str, int], port: int) -> Process:
+    """Start one as a process, on a free port."""
     description = folder / "archive.json"
     text = json.dumps(
         {
@@ -106,7 +105,7 @@ def start(folder: Path, study: Study, destinations: dict[str, int]) -> tuple[Pro
     command = [sys.executable, "-m", "scripts.benchmarks.archive", str(description)]
     process = Process(command, folder / "archive.log").start()
     process.wait_until_listening(port, 60)
-    return process, port
+    return process
 
 
 def _main() -> None:
