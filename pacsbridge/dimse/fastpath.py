@@ -45,6 +45,9 @@ _MAXIMUM_UID_LENGTH = 64
 #: What a peer without a limit of its own is sent at most in a PDU.
 _UNLIMITED = 1 << 16
 _HEAD_BYTES = PDU_HEADER.size + PDV_HEADER.size
+#: Plain numbers: these are looked at for each PDV, and an IntFlag takes a microsecond for it.
+_COMMAND, _LAST = int(Control.COMMAND), int(Control.LAST)
+_P_DATA_TF = int(PduType.P_DATA_TF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,7 @@ class Receiver:
                 # something else, and complete.
                 head = self._wire.read_some(_HEAD_BYTES, PDU_HEADER.size)
                 kind, length = PDU_HEADER.unpack_from(head)
-                if kind != PduType.P_DATA_TF:
+                if kind != _P_DATA_TF:
                     return bytes(head)
                 if not FRAGMENT_OFFSET <= length <= self._announced_length:
                     raise InvalidMessage("a PDU with a length that was not agreed on")
@@ -154,7 +157,7 @@ class Receiver:
             length -= PDV_HEADER.size - PDV_OVERHEAD + pdv_length
             if pdv_length < PDV_OVERHEAD or length < 0:
                 raise InvalidMessage("a PDV whose length is wrong")
-            if control & Control.COMMAND:
+            if control & _COMMAND:
                 self._read_command(context_id, control, pdv_length - PDV_OVERHEAD)
             else:
                 self._read_data_set(context_id, control, pdv_length - PDV_OVERHEAD)
@@ -175,7 +178,7 @@ class Receiver:
             raise InvalidMessage("a command set that is too long")
         self._context_id = context_id
         self._command_bytes += self._wire.read(length)
-        if control & Control.LAST:
+        if control & _LAST:
             command = decode_command(self._command_bytes)
             self._command_bytes = bytearray()
             self._begin(command)
@@ -189,7 +192,7 @@ class Receiver:
             piece = self._wire.read(min(length, BUFFER_BYTES))
             self._sink.write(piece)
             length -= len(piece)
-        if control & Control.LAST:
+        if control & _LAST:
             command, sink, self._command, self._sink = self._command, self._sink, None, None
             self._answer_store(command, sink.finish())
 

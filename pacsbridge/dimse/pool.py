@@ -102,7 +102,7 @@ class PortPool:
             self._release(port)
 
     async def _acquire(self, on_place: Callable[[int], None] | None) -> ScpPort:
-        if self._free and not self._queue:
+        if self._free:  # then nobody waits: a port that comes back goes to who waits
             return self._free.popleft()
         if len(self._queue) >= self._queue_length:
             raise Busy(

@@ -370,7 +370,10 @@ def _transmit(requestor: Requestor, context_id: int, command: bytes, source: Dat
         for start in range(0, len(window), step):
             piece = window[start : start + step]
             left -= len(piece)
-            parts += (pdu_header(context_id, Control.DATA_SET if left else Control.LAST, len(piece)), piece)
+            # A fragment is even (PS3.8, 9.3.5.1), a deflated data set need not be: it is padded (PS3.5, A.5).
+            padding = b"\0" * (len(piece) % 2)
+            control = Control.DATA_SET if left else Control.LAST
+            parts += (pdu_header(context_id, control, len(piece) + len(padding)), piece, padding)
         requestor.wire.write(parts)
         requestor.check_cancelled()
         parts = []

@@ -85,7 +85,7 @@ class Wire:
         ConnectionEnded
             The peer does not take it any more.
         """
-        parts = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data)]
+        parts = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data) if part]
         moved = time.monotonic()
         while parts:
             try:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from pydicom.uid import ExplicitVRLittleEndian
 
 from pacsbridge.dimse import association as association_module
 from pacsbridge.dimse.association import MAXIMUM_LENGTH
@@ -29,6 +30,7 @@ from tests.dimse.support import (
     CONTEXT_ECHO,
     Peer,
     Sample,
+    associate_request,
     echo_command,
     pdata,
     pdv,
@@ -155,8 +157,36 @@ def test_an_abort_arrives_although_the_peer_goes_on_sending(place: tuple[int, In
     """Closing a socket with unread bytes resets the connection, and the peer would never see why."""
     port, _ = place
     with Peer(port).associate() as peer:
-        peer.send(HOSTILE["a data set without a command"], *store_pdus(Sample(pixels=500_000))[1:])
+        peer.send(HOSTILE["a data set without a command"])
+        for _ in range(20):
+            peer.send(bytes(1_000_000))
         assert peer.receive()[0] == PduType.A_ABORT
+
+
+@pytest.mark.parametrize("associated", [False, True])
+def test_a_pdu_without_an_end_is_not_waited_for(place: tuple[int, Inbox], associated: bool) -> None:
+    port, _ = place
+    with Peer(port) as peer:
+        if associated:
+            peer.associate()
+        peer.send(PDU_HEADER.pack(1, 0xFFFFFFFF) + bytes(100))
+        assert peer.receive()[0] in (PduType.A_ABORT, 0)
+
+
+def test_what_comes_before_the_answer_waits(place: tuple[int, Inbox]) -> None:
+    """The request and nonsense in one go: the request is answered, then the nonsense."""
+    port, _ = place
+    with Peer(port) as peer:
+        peer.send(associate_request([(SAMPLE.SOPClassUID, [ExplicitVRLittleEndian])]) + b"\xff" * 100)
+        assert peer.receive()[0] == PduType.A_ASSOCIATE_AC
+        assert peer.receive()[0] in (PduType.A_ABORT, 0)
+
+
+def test_what_comes_behind_a_release_does_not_hinder_it(place: tuple[int, Inbox]) -> None:
+    port, _ = place
+    with Peer(port).associate() as peer:
+        peer.send(PDU_HEADER.pack(PduType.A_RELEASE_RQ, 4) + bytes(4) + HOSTILE["an empty PDU"])
+        assert peer.receive()[0] == PduType.A_RELEASE_RQ + 1
 
 
 def test_release_in_the_middle_of_a_message_leaves_nothing(place: tuple[int, Inbox]) -> None:

@@ -61,6 +61,12 @@ if TYPE_CHECKING:
 PRIVATE_SOP_CLASS = "1.2.826.0.1.3680043.9.7433.1.1"
 
 
+@pytest.fixture(autouse=True)
+def _no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare dcmtk the 40 ms that Nagle's algorithm makes it wait for each small answer."""
+    monkeypatch.setenv("TCP_NODELAY", "1")
+
+
 @pytest.fixture(params=[True, False], ids=["fast", "plain"])
 def fast(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
@@ -454,6 +460,8 @@ def test_a_peer_that_goes_at_once_is_forgotten_at_once(scp: StorageScp, port: Sc
     before, open_before = threads(), descriptors()
     for _ in range(20):
         assert listens(port.port)
+    with Peer(port.port).associate() as peer:  # those before it have been accepted now
+        peer.release()
     wait_until(lambda: threads() <= before, "the threads to end", seconds=5)
     wait_until(lambda: descriptors() <= open_before, "the descriptors to close", seconds=5)
 
@@ -465,6 +473,19 @@ def test_an_idle_association_is_aborted(
     with running_scp(config, fast=fast), Peer(port.port).associate() as peer:
         assert peer.receive()[0] == PduType.A_ABORT
         assert peer.receive() == (0, b"")
+
+
+def test_an_association_that_was_long_in_use_can_be_released(
+    config: StorageScpConfig, port: ScpPort, fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pynetdicom's idle timer does not see what our receiver reads."""
+    monkeypatch.setattr(scp_module, "IDLE_SECONDS", 1.0)
+    with running_scp(config, fast=fast), Peer(port.port).associate() as peer:
+        for _ in range(5):
+            time.sleep(0.4)
+            peer.send(pdata(pdv(CONTEXT_ECHO, Control.COMMAND | Control.LAST, echo_command())))
+            assert peer.response().number(Element.Status) == Status.SUCCESS
+        peer.release()
 
 
 # Starting and stopping

@@ -50,7 +50,7 @@ def test_a_rejection_is_told_however_fast_it_comes(
 
 
 def test_a_pacs_that_is_down_is_unreachable() -> None:
-    with pytest.raises(PacsUnreachable, match="pacs.port"), Scu(peer(free_port()), VERIFICATION):
+    with pytest.raises(PacsUnreachable, match=r"pacs\.port"), Scu(peer(free_port()), VERIFICATION):
         pass
 
 
