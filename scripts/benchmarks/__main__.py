@@ -63,7 +63,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="how often each side is measured")
     parser.add_argument("--quick", action="store_true", help="see whether it runs, with little data")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading there")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="a folder with 15 GB of room; else TMPDIR")
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="a folder with 15 GB of room; else TMPDIR"
+    )
     return parser.parse_args()
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
 from pynetdicom import AE, evt
@@ -25,6 +24,9 @@ from pacsbridge.dimse.send import send_instances
 from pacsbridge.instance import Instance
 from scripts.benchmarks.data import Study
 from tests.peers import HOST, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AE_TITLE = "ARCHIVE"
 _PENDING = 0xFF00
@@ -75,7 +77,7 @@ class Archive:
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
         """Send everything at once, beside pynetdicom, which is then told that there is nothing to send."""
-        title = event.move_destination
+        title = event.move_destination or ""
         port = self._destinations[title]
         series = event.identifier.get("SeriesInstanceUID")
         instances = [
@@ -95,8 +97,16 @@ def start(folder: Path, study: Study, destinations: dict[str, int], port: int) -
             "destinations": destinations,
             "study": [study.AccessionNumber, study.StudyInstanceUID, str(study.folder)],
             "instances": [
-                [one.path, one.size, one.SOPClassUID, one.SOPInstanceUID, one.TransferSyntaxUID]
-                + [one.StudyInstanceUID, one.SeriesInstanceUID]
+                (
+                    one.path,
+                    one.size,
+                    one.SOPClassUID,
+                    one.SOPInstanceUID,
+                    one.TransferSyntaxUID,
+                    one.StudyInstanceUID,
+                    one.SeriesInstanceUID,
+                    "",  # nobody asks for the attributes
+                )
                 for one in study.instances
             ],
         }
@@ -111,7 +121,7 @@ def start(folder: Path, study: Study, destinations: dict[str, int], port: int) -
 def _main() -> None:
     told = json.loads(Path(sys.argv[1]).read_text())
     number, uid, folder = told["study"]
-    instances = tuple(Instance(*values, attributes=b"") for values in told["instances"])
+    instances = tuple(Instance(*values) for values in told["instances"])
     study = Study(number, uid, Path(folder), instances)
     Archive(study, told["destinations"]).serve(told["port"])
 

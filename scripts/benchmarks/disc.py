@@ -15,7 +15,6 @@ from scripts.benchmarks.processes import cpu_seconds_of_children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from scripts.benchmarks.bench import Bench
     from scripts.benchmarks.data import Study

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pacsbridge.config import ScpPort, StorageScpConfig
 from pacsbridge.dimse.inbox import Inbox
@@ -20,6 +20,9 @@ from pacsbridge.dimse.send import send_instances
 from pacsbridge.instance import read_instance
 from pacsbridge.media.disc import DiscOptions, make_disc
 from tests.peers import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def receive(folder: str, StudyInstanceUID: str, port: str) -> None:
@@ -67,4 +70,5 @@ def command(name: str, *arguments: object) -> list[str]:
 
 
 if __name__ == "__main__":
-    {"receive": receive, "send": send, "disc": disc}[sys.argv[1]](*sys.argv[2:])
+    parts: dict[str, Callable[..., None]] = {"receive": receive, "send": send, "disc": disc}
+    parts[sys.argv[1]](*sys.argv[2:])
