@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,11 @@ from aiohttp import web
 from pacsbridge import __version__, checks
 from pacsbridge.accounts.policy import AccessPolicy
 from pacsbridge.accounts.service import Accounts
+from pacsbridge.accounts.values import Role
 from pacsbridge.db import Database, upgrade_in_thread
+from pacsbridge.dicomweb.catalog import DicomwebCatalog
+from pacsbridge.dicomweb.service import running_dicomweb
+from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
 from pacsbridge.errors import DatabaseUnavailable
@@ -25,7 +30,10 @@ from pacsbridge.his.patients import PatientApi
 from pacsbridge.http import (
     admin,
     admin_pages,
+    api_page,
     auth,
+    desk,
+    dicomweb,
     discs,
     health,
     identity,
@@ -33,8 +41,10 @@ from pacsbridge.http import (
     login,
     metrics,
     middleware,
+    openapi,
     pages,
     shortlinks,
+    viewer,
 )
 from pacsbridge.http.catalog import PacsCatalog
 from pacsbridge.http.protocol import JsonRunner
@@ -52,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pacsbridge.config import Config
+    from pacsbridge.dicomweb.service import Dicomweb
     from pacsbridge.jobs.store import Store
 
 log = structlog.get_logger(__name__)
@@ -97,7 +108,7 @@ async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     scp.start()
     try:
         await engine.start()
-        yield Works(engine=engine, pool=pool, spool=spool)
+        yield Works(engine=engine, pool=pool, scp=scp, spool=spool)
     finally:
         await engine.close()
         await asyncio.to_thread(scp.stop)
@@ -120,16 +131,30 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
         await stack.enter_async_context(store)
         patients = await stack.enter_async_context(PatientApi(config.patient_api))
         accounts = await stack.enter_async_context(running_accounts(config, database, upgrade=upgrade))
+        policy = access_policy(config)
+        dicomweb = await stack.enter_async_context(running_dicomweb(config, policy))
         works = await stack.enter_async_context(running_works(config, store))
         yield Services(
             config=config,
             works=works,
             patients=patients,
-            checks=_checks(config, patients, store),
+            checks=_checks(config, works, patients, store, dicomweb),
             accounts=accounts,
-            catalog=PacsCatalog(config.pacs),
-            policy=AccessPolicy(doctor_scope=config.dicomweb.doctor_scope),
+            catalog=PacsCatalog(config.pacs) if dicomweb is None else DicomwebCatalog(dicomweb.upstream),
+            dicomweb=dicomweb,
+            study_trail=StudyTrail(accounts.trail) if accounts else None,
+            policy=policy,
         )
+
+
+def access_policy(config: Config) -> AccessPolicy:
+    """Make the policy of the configuration."""
+    section = config.dicomweb
+    return AccessPolicy(
+        doctor_scope=section.doctor_scope,
+        store_roles=map(Role, section.store_roles),
+        delete_roles=map(Role, section.delete_roles),
+    )
 
 
 @asynccontextmanager
@@ -182,7 +207,19 @@ def make_app(services: Services) -> web.Application:
     metrics.add_routes(app)
     discs.add_routes(app, legacy_php_routes=services.config.server.legacy_php_routes)
     jobs.add_routes(app)
-    for resource in (pages, auth, login, shortlinks, admin, admin_pages):
+    for resource in (
+        desk,
+        pages,
+        auth,
+        login,
+        shortlinks,
+        admin,
+        admin_pages,
+        dicomweb,
+        openapi,
+        api_page,
+        viewer,
+    ):
         resource.add_routes(app)
     return app
 
@@ -193,6 +230,7 @@ async def check_all(config: Config) -> list[checks.Check]:
     async with PatientApi(config.patient_api) as patients:
         probes: dict[str, Callable[[], Awaitable[str | None]]] = {
             "pacs": lambda: checks.probe_pacs(config),
+            "pacs queries": lambda: checks.probe_query(config),
             **{f"storage_scp {port.ae_title}": partial(checks.probe_port, config, port) for port in ports},
             **{
                 f"destination {port.ae_title}": partial(checks.probe_destination, config, port)
@@ -202,6 +240,8 @@ async def check_all(config: Config) -> list[checks.Check]:
             "viewer": lambda: _load_viewer(config),
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
+            "database": lambda: checks.probe_database(config.database.url.get_secret_value()),
+            "dicomweb": lambda: _check_dicomweb(config),
         }
         return [await checks.probe(name, ask) for name, ask in probes.items()]
 
@@ -229,7 +269,7 @@ async def running_server(services: Services) -> AsyncIterator[int]:
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, server.host, server.port).start()
+        await _listen(runner, server.host, server.port)
         port = int(runner.addresses[0][1])
         log.info("listening", host=server.host, port=port, version=__version__)
         yield port
@@ -237,8 +277,19 @@ async def running_server(services: Services) -> AsyncIterator[int]:
     finally:
         services.draining = True
         await runner.stop_listening()
-        await _finish(services.handling, server.shutdown_timeout_seconds)
+        seconds = server.shutdown_timeout_seconds
+        await asyncio.gather(_finish(services.handling, seconds), services.engine.finish_orders(seconds))
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(
+            error.errno, f"can't listen on {host}:{port}: {reason}. Stop what uses it, or change server.port."
+        ) from None
 
 
 async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
@@ -268,17 +319,21 @@ async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], 
     log.info("stopped")
 
 
-def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Checks:
+def _checks(
+    config: Config, works: Works, patients: PatientApi, store: JobStore, proxy: Dicomweb | None
+) -> checks.Checks:
     async def storage_scp() -> str:
-        return f"{len(config.storage_scp.ports)} ports"
+        if not works.scp.running:
+            raise checks.ProbeFailed("a port is no longer listened on; restart the service")
+        return f"{len(config.storage_scp.ports)} ports, {works.pool.in_use} in use, {works.pool.waiting} wait"
 
     async def database() -> str:
         if store.problem is not None:
             raise checks.ProbeFailed(store.problem)
         return "answers"
 
-    async def off() -> None:
-        return None
+    async def dicomweb() -> str | None:
+        return None if proxy is None else await proxy.check()
 
     return checks.Checks(
         {
@@ -288,9 +343,14 @@ def _checks(config: Config, patients: PatientApi, store: JobStore) -> checks.Che
             "publisher": lambda: checks.probe_publisher(config),
             "patient_api": lambda: checks.probe_patient_api(patients),
             "database": database,
-            "dicomweb": off,
+            "dicomweb": dicomweb,
         }
     )
+
+
+async def _check_dicomweb(config: Config) -> str | None:
+    async with running_dicomweb(config, access_policy(config)) as proxy:
+        return None if proxy is None else await proxy.check(new_token=True)
 
 
 def _viewer(config: Config) -> Viewer | None:

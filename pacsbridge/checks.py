@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Literal
 
 from pydicom import Dataset
 from pydicom.uid import generate_uid
+from sqlalchemy import text
 
 from pacsbridge.config import ConfigError
+from pacsbridge.db import Database
 from pacsbridge.dimse.move import Final, MoveAssociation, NoAssociation
+from pacsbridge.dimse.query import ask
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
-from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.dimse.scp import PortUnavailable, StorageScp
 from pacsbridge.dimse.scu import VERIFICATION, Peer, Scu
 from pacsbridge.errors import PacsbridgeError
+from pacsbridge.his.patients import PatientApiFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -33,7 +37,11 @@ _PROBE_SECONDS = 5.0
 #: Below this much free space the spool can't take a study.
 _LEAST_FREE_BYTES = 200_000_000
 #: What must work before discs can be made; the rest only degrades.
-_REQUIRED = frozenset({"pacs", "storage_scp", "spool"})
+_REQUIRED = frozenset({"pacs", "storage_scp", "destination", "spool"})
+#: Addresses to listen on that are none to connect to.
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
+#: No study has it: what is looked for to see whether the PACS answers queries.
+_NO_NUMBER = "PACSBRIDGE-CHECK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,24 @@ async def probe_pacs(config: Config) -> str:
     return f"{peer} answers"
 
 
+async def probe_query(config: Config) -> str:
+    """Ask the PACS for an accession number that it can't have (PS3.4, C.4.1)."""
+    peer = _bounded(Peer.pacs(config.pacs))
+    await ask(peer, lambda query: query.find_studies(_NO_NUMBER))
+    return f"{peer} answers queries"
+
+
+async def probe_database(url: str) -> str:
+    """Connect to the database."""
+    database = Database(url)
+    try:
+        async with database.session() as connection:
+            await connection.execute(text("SELECT 1"))
+    finally:
+        await database.close()
+    return "answers"
+
+
 async def probe_publisher(config: Config) -> str | None:
     """Send C-ECHO to the CD publisher."""
     publisher = config.publisher
@@ -144,7 +170,12 @@ async def probe_patient_api(patients: PatientApi) -> str | None:
     """Ask the patient-data API once."""
     if not patients.enabled:
         return None
-    await patients.check()
+    try:
+        await patients.check()
+    except PatientApiFailure as error:
+        raise ProbeFailed(
+            f"{error.message}; check patient_api.base_url and patient_api.api_key. Discs are named by the images"
+        ) from None
     return "answers"
 
 
@@ -154,8 +185,9 @@ async def probe_port(config: Config, port: ScpPort) -> str:
     scp = StorageScp(own)
     try:
         await asyncio.to_thread(scp.start)
-    except OSError as error:
-        peer = replace(Peer.pacs(config.pacs), host="127.0.0.1", port=port.port, ae_title=port.ae_title)
+    except PortUnavailable as error:
+        host = "127.0.0.1" if config.storage_scp.host in _WILDCARDS else config.storage_scp.host
+        peer = replace(Peer.pacs(config.pacs), host=host, port=port.port, ae_title=port.ae_title)
         try:
             await _echo(peer)
         except PacsbridgeError:
@@ -195,7 +227,10 @@ async def probe_destination(config: Config, port: ScpPort) -> str | None:
         )
     if status == 0:
         return "the PACS knows it"
-    return "the PACS does not say whether it knows it; the first disc will show"
+    return (
+        f"the PACS does not say whether it knows it: see there that AE title {port.ae_title} leads to this "
+        f"machine's address, port {port.port}"
+    )
 
 
 async def _echo(peer: Peer) -> None:

@@ -4,45 +4,36 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
+import errno
+import os
+import signal
 import sys
 import tempfile
+import threading
 import time
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pacsbridge import __version__, usercli
+from pacsbridge import __version__, democli, usercli
 from pacsbridge.app import check_all, running_works, serve
-from pacsbridge.config import (
-    Config,
-    ConfigError,
-    DatabaseConfig,
-    MediaConfig,
-    PacsConfig,
-    ScpPort,
-    ServerConfig,
-    StorageScpConfig,
-    load_config,
-)
-from pacsbridge.demo.pacs import DemoPacs
-from pacsbridge.demo.patients import write_sample_patients
+from pacsbridge.config import Config, ConfigError, load_config
 from pacsbridge.errors import PacsbridgeError
 from pacsbridge.http.links import Purpose, make_link
 from pacsbridge.http.names import patient_stem, safe_stem
 from pacsbridge.http.parameters import distinct_accession_numbers
-from pacsbridge.jobs.job import Kind, State
+from pacsbridge.jobs.job import Kind, Stage
 from pacsbridge.jobs.store import NoStore
+from pacsbridge.jobs.threads import until_done
 from pacsbridge.logs import set_up_logging
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-    from pacsbridge.demo.patients import SamplePatient
-    from pacsbridge.jobs.engine import Engine
     from pacsbridge.jobs.job import Job
     from pacsbridge.jobs.shelf import KeptDisc
 
@@ -70,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
         return FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         _complain("stopped")
         return FAILED
 
@@ -92,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_check)
     command = commands.add_parser("demo", help="run an embedded PACS with sample patients, and the service")
     command.add_argument("--port", type=int, default=8080, metavar="N", help="the HTTP port (8080)")
-    command.set_defaults(run=_demo)
+    command.set_defaults(run=lambda options: democli.run_demo(options.port))
     command = commands.add_parser("iso", parents=[config], help="make a disc image")
     command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
     command.add_argument(
@@ -137,65 +128,13 @@ def _check(options: argparse.Namespace) -> int:
     return DONE if fine else FAILED
 
 
-def _demo(options: argparse.Namespace) -> int:
-    with tempfile.TemporaryDirectory(prefix="pacsbridge-demo-") as folder:
-        root = Path(folder)
-        print("Drawing the sample patients ...", flush=True)
-        patients = write_sample_patients(root / "pacs")
-        first, second = free_ports(2)
-        ports = (ScpPort(port=first, ae_title="CDRECORD"), ScpPort(port=second, ae_title="CDRECORD2"))
-        destinations = {port.ae_title: ("127.0.0.1", port.port) for port in ports}
-        with DemoPacs(root / "pacs", destinations=destinations) as pacs:
-            config = Config(
-                server=ServerConfig(
-                    host="127.0.0.1",
-                    port=options.port,
-                    public_url=f"http://localhost:{options.port}",
-                    log_level="warn",
-                    shutdown_timeout_seconds=5,
-                ),
-                pacs=PacsConfig(ae_title=pacs.ae_title, host="127.0.0.1", port=pacs.port),
-                storage_scp=StorageScpConfig(host="127.0.0.1", ports=ports),
-                media=MediaConfig(spool_dir=root / "spool", institution="Demo Hospital"),
-                database=DatabaseConfig(url=SecretStr(f"sqlite:///{root / 'pacsbridge.db'}")),
-            )
-            set_up_logging(config.server)
-            asyncio.run(serve(config, on_start=lambda: _show_links(config, patients)))
-    return DONE
-
-
-def _show_links(config: Config, patients: Sequence[SamplePatient]) -> None:
-    url = config.server.public_url
-    print(
-        f"\nThe PACS {config.pacs.ae_title} listens on port {config.pacs.port}. A disc of each sample patient:\n"
-    )
-    for patient in patients:
-        numbers = ",".join(patient.accession_numbers)
-        several = len(patient.accession_numbers) > 1
-        link = (
-            f"download-multiple?accession_numbers={numbers}"
-            if several
-            else f"download?accession_number={numbers}"
-        )
-        print(f"  {url}/api/iso/{link}\n      {patient.shows}")
-    number = patients[0].accession_numbers[0]
-    several_numbers = next(",".join(p.accession_numbers) for p in patients if len(p.accession_numbers) > 1)
-    print(f"\nHealth:  {url}/api/health\n\nOr from another shell:\n")
-    for line in (
-        f"curl -OJ '{url}/api/iso/download?accession_number={number}'",
-        f"curl -OJ '{url}/api/iso/download-multiple?accession_numbers={several_numbers}'",
-        f"curl -OJ '{url}/mkiso.php?accession_number={number}'",
-        f"curl -s '{url}/api/iso/download?accession_number=NOSUCH'",
-        f"curl -s {url}/api/health",
-    ):
-        print(f"  {line}")
-    print("\nCtrl-C ends it.", flush=True)
-
-
 def _iso(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     set_up_logging(config.server.model_copy(update={"log_level": "error"}))
-    return asyncio.run(_make_iso(config, _numbers(options), options.output))
+    numbers = _numbers(options)
+    if options.output is not None:
+        _check_output(options.output)
+    return asyncio.run(_make_iso(config, numbers, options.output))
 
 
 def _print(options: argparse.Namespace) -> int:
@@ -205,11 +144,13 @@ def _print(options: argparse.Namespace) -> int:
 
 
 async def _send_print(config: Config, numbers: Sequence[str]) -> int:
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    stop_on_signals()
     began = time.monotonic()
     async with running_works(config, NoStore()) as works:
         job = works.engine.submit(Kind.PRINT, numbers)
-        await _show_progress(console, works.engine, job)
+        async with _progress_shown(console, job):
+            await works.engine.run(job)
     for note in job.notes:
         console.print(note, markup=False)
     console.print(
@@ -238,24 +179,47 @@ def _numbers(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 async def _make_iso(config: Config, numbers: Sequence[str], output: Path | None) -> int:
-    console = Console(stderr=True, highlight=False)
+    """Make the disc; the file's name goes to standard output, what is said of it to standard error."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    stop_on_signals()
     began = time.monotonic()
     async with running_works(config, NoStore()) as works:
         job = works.engine.submit(Kind.ISO, numbers)
-        await _show_progress(console, works.engine, job)
-        async with works.engine.disc(job) as kept:
+        async with _progress_shown(console, job), works.engine.disc(job) as kept:
             path = output or Path(f"{_stem(numbers, kept)}.iso")
-            await asyncio.to_thread(_write_whole, kept, path)
+            cancelled = threading.Event()
+            await until_done(partial(_write_whole, kept, path, cancelled), cancelled.set)
             disc = kept.disc
     console.print(
-        f"{path}: {disc.studies} studies, {disc.series} series, {disc.instances} instances, "
+        f"{disc.studies} studies, {disc.series} series, {disc.instances} instances, "
         f"{disc.size / _MEGABYTE:,.1f} MB, {time.monotonic() - began:.1f} s"
     )
+    for note in job.notes:
+        console.print(note, markup=False)
+    print(path)
     return DONE
 
 
-async def _show_progress(console: Console, engine: Engine, job: Job) -> None:
-    """Draw a bar until the job ends; cancel the job when the person stops us."""
+def stop_on_signals() -> None:
+    """Let SIGTERM end the running task as Ctrl-C does: by cancelling it, so that nothing is left behind."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel, "SIGTERM")
+
+
+@asynccontextmanager
+async def _progress_shown(console: Console, job: Job) -> AsyncIterator[None]:
+    """Show a bar meanwhile; it is gone before anything else is said."""
+    showing = asyncio.create_task(_show_progress(console, job))
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait({showing})
+
+
+async def _show_progress(console: Console, job: Job) -> None:
+    """Draw a bar until the job ends."""
     columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
@@ -263,18 +227,14 @@ async def _show_progress(console: Console, engine: Engine, job: Job) -> None:
         TextColumn("{task.fields[counts]}"),
         TimeElapsedColumn(),
     )
-    try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            bar = progress.add_task("", total=1.0, counts="")
-            while not job.state.final:
-                await asyncio.wait({asyncio.ensure_future(job.finished.wait())}, timeout=_LOOK_SECONDS)
-                counts = job.look()
-                told = f"{counts.received} of {counts.expected}" if counts.expected else f"{counts.received}"
-                progress.update(bar, completed=job.progress, description=str(job.stage), counts=told)
-    finally:
-        engine.cancel(job)
-    if job.state is not State.DONE and job.error is not None:
-        raise job.error
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=1.0, counts="")
+        while not job.state.final:
+            counts = job.look()
+            done = counts.sent if job.stage is Stage.SENDING else counts.received
+            told = f"{done} of {counts.expected}" if counts.expected else f"{done}"
+            progress.update(bar, completed=job.progress, description=str(job.stage), counts=told)
+            await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _stem(numbers: Sequence[str], kept: KeptDisc) -> str:
@@ -282,11 +242,11 @@ def _stem(numbers: Sequence[str], kept: KeptDisc) -> str:
     return by_name or safe_stem(numbers[0]) or "disc"
 
 
-def _write_whole(kept: KeptDisc, path: Path) -> None:
+def _write_whole(kept: KeptDisc, path: Path, cancelled: threading.Event) -> None:
     """Write the image beside its name and rename it: nobody finds half an image."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".pacsbridge-", delete=False) as file:
         try:
-            kept.disc.write_to(file)
+            file.writelines(_until(cancelled, kept.disc.read_chunks()))
             file.flush()
             Path(file.name).chmod(0o644)
             Path(file.name).replace(path)
@@ -295,13 +255,18 @@ def _write_whole(kept: KeptDisc, path: Path) -> None:
             raise
 
 
-def free_ports(count: int) -> list[int]:
-    """Find TCP ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+def _until(cancelled: threading.Event, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        if cancelled.is_set():
+            raise InterruptedError(errno.EINTR, "stopped")
+        yield chunk
+
+
+def _check_output(output: Path) -> None:
+    """Find out before the images are retrieved whether the file can be written."""
+    if output.is_dir():
+        raise UsageError(f"--output: {output} is a folder; name a file")
+    if not output.parent.is_dir():
+        raise UsageError(f"--output: there is no folder {output.parent}")
+    if not os.access(output.parent, os.W_OK):
+        raise UsageError(f"--output: the folder {output.parent} can't be written")

@@ -77,11 +77,19 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _public_path(value: str) -> str:
+    if not value.startswith("/") or not value.strip("/") or "//" in value or "?" in value:
+        raise ValueError("must be a path below /dicomWeb, such as /studies/1.2.3")
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_cidr)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+PublicPath = Annotated[str, AfterValidator(_public_path)]
+Role = Literal["patient", "doctor", "staff", "admin"]
 
 
 class Section(BaseModel):
@@ -220,7 +228,7 @@ class StaticUser(Section):
 
     email: str
     password_hash: SecretStr
-    role: Literal["patient", "doctor", "staff", "admin"]
+    role: Role
     study_iuids: tuple[str, ...] = ()
     accession_numbers: tuple[str, ...] = ()
     ref_doctor: str = ""
@@ -243,8 +251,11 @@ class DicomwebConfig(Section):
     url: HttpUrl = ""
     username: str = ""
     password: SecretStr = SecretStr("")
-    public_paths: tuple[str, ...] = ()
+    read_timeout_seconds: Seconds = 60
+    public_paths: tuple[PublicPath, ...] = ()
     doctor_scope: Literal["all", "referred"] = "all"
+    store_roles: tuple[Role, ...] = ()
+    delete_roles: tuple[Role, ...] = ()
     viewer_url: Annotated[str, _template("study_iuids")] = "/viewer?StudyInstanceUIDs={study_iuids}"
     ohif_dir: str = ""
 

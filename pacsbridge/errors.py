@@ -11,6 +11,7 @@
       ServiceError
         Busy                            503 busy
         NotConfigured                   503 not_configured
+        Interrupted                     503 interrupted
         DatabaseUnavailable             503 database_unavailable
       DiscError
         NoDicomData                     404 no_dicom_data
@@ -127,6 +128,15 @@ class DatabaseUnavailable(ServiceError):
     """The database can't be reached, or is too busy to answer."""
 
     code = "database_unavailable"
+
+
+class Interrupted(ServiceError):
+    """The service ended while a job was unfinished."""
+
+    code = "interrupted"
+
+    def __init__(self) -> None:
+        super().__init__("The service was stopped or restarted while this was being made. Run it again.")
 
 
 class DiscError(PacsbridgeError):

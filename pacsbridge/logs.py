@@ -20,6 +20,7 @@ _QUIET = {
     "pydicom": logging.CRITICAL,
     "py.warnings": logging.CRITICAL,
     "aiohttp.access": logging.CRITICAL,
+    "aiohttp.server": logging.CRITICAL,  # it repeats a request line that it can't read; our middleware logs the rest
     "asyncio": logging.WARNING,
     "PIL": logging.WARNING,
 }

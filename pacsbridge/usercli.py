@@ -180,12 +180,16 @@ def _told(granted: Grants) -> str:
 
 def _asked_password() -> str:
     """Ask for a password twice at a terminal, or read one line: never from the command line, where all see it."""
-    if not sys.stdin.isatty():
+    if not _at_a_terminal():
         return sys.stdin.readline().rstrip("\n")
     password = getpass.getpass("Password: ")
     if getpass.getpass("Once more: ") != password:
         raise InvalidParameter("The two passwords differ.")
     return password
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _say(text: str) -> None:

@@ -14,6 +14,8 @@ mariadbd:mariadb-server
 nginx:nginx-light
 chromium:chromium
 "
+# Debian starts a daemon as soon as it is installed, unless this program says no (invoke-rc.d(8)).
+POLICY=/usr/sbin/policy-rc.d
 # It has no program of its own.
 DICOMWEB_PLUGIN=/usr/share/orthanc/plugins/libOrthancDicomWeb.so
 
@@ -38,23 +40,21 @@ root_command() {
 }
 
 # Install what is missing by apt-get, as far as it may and can. Never fails: the caller looks what is missing.
-install_peers() {
-    local missing root package
-    local policy=/usr/sbin/policy-rc.d made=""
+# A subshell: its trap takes the policy away again, however it ends.
+install_peers() (
     missing=$(missing_packages)
     if [ -z "$missing" ] || ! command -v apt-get >/dev/null 2>&1; then
-        return 0
+        exit 0
     fi
     if ! root=$(root_command); then
         echo "Not root, and sudo asks for a password: nothing is installed."
-        return 0
+        exit 0
     fi
     echo "Installing the peers of the tests:" $missing
-    # Debian starts a daemon as soon as it is installed, unless this says no (invoke-rc.d(8)).
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | $root tee "$policy" >/dev/null
-        $root chmod 755 "$policy"
-        made=yes
+    if [ ! -e "$POLICY" ]; then
+        trap '$root rm -f "$POLICY"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | $root tee "$POLICY" >/dev/null
+        $root chmod 755 "$POLICY"
     fi
     $root apt-get update --quiet=2 || true
     # One by one: a package that this release doesn't have must not keep the others out.
@@ -62,10 +62,7 @@ install_peers() {
         $root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends \
             "$package" >/dev/null || echo "apt-get can't install $package."
     done
-    if [ -n "$made" ]; then
-        $root rm -f "$policy"
-    fi
-}
+)
 
 # Tell whether a docker engine answers.
 has_docker() {

@@ -62,6 +62,8 @@ class Misbehaviour:
     find_empty_status: bool = False
     find_stalls: bool = False
     no_series_counts: bool = False
+    no_series_level: bool = False
+    """Refuse queries at SERIES level."""
     no_image_level: bool = False
     """Refuse queries and moves at IMAGE level."""
 
@@ -173,7 +175,7 @@ class MisbehavingPacs(DemoPacs):
         if wrong.find_status is not None:
             yield wrong.find_status, None
             return
-        if wrong.no_image_level and level == "IMAGE":
+        if (wrong.no_image_level and level == "IMAGE") or (wrong.no_series_level and level == "SERIES"):
             yield IDENTIFIER_MISMATCH, None
             return
         if wrong.find_ignores_key and level == "STUDY":

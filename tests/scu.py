@@ -12,7 +12,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # named when i
     Verification,
 )
 
-from pacsbridge.demo.connection import RequestingAE, on_connection
+from pacsbridge.dimse.connection import RequestingAE, on_connection
 from tests.peers import HOST
 
 if TYPE_CHECKING:

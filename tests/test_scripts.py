@@ -44,6 +44,26 @@ def test_a_program_that_nobody_has_is_missing() -> None:
     assert "dash" not in missing.split()
 
 
+def test_missing_peers_are_installed_one_by_one_and_no_daemon_starts(tmp_path: Path) -> None:
+    apt_get = tmp_path / "apt-get"
+    apt_get.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n{tmp_path}/policy; echo "policy $?" >> {tmp_path}/calls\n'
+        'case "$*" in *no-such*) exit 100;; esac\n'
+    )
+    apt_get.chmod(0o755)
+    said = in_bash(
+        f". scripts/peers.sh; PATH={tmp_path}:$PATH; POLICY={tmp_path}/policy; DICOMWEB_PLUGIN=/; "
+        "root_command() { :; }; PEERS='no-program-1:no-such no-program-2:other'; install_peers"
+    )
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls[0].startswith("update")
+    assert [call.split()[-1] for call in calls if call.startswith("install")] == ["no-such", "other"]
+    assert "policy 101" in calls  # it forbids to start anything
+    assert not (tmp_path / "policy").exists()
+    assert "apt-get can't install no-such." in said
+    assert "can't install other" not in said
+
+
 def test_an_old_python_is_refused_in_words(tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text("#!/bin/sh\nexit 1\n")

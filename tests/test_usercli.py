@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from pacsbridge.accounts import passwords
 from pacsbridge.accounts.passwords import is_password_hash
@@ -14,7 +16,7 @@ from pacsbridge.cli import main
 from tests.accounts.examples import PASSWORD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     Run = Callable[..., tuple[int, str, str]]
@@ -23,7 +25,7 @@ EMAIL = "jane@example.org"
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
     """Run a command with a line typed in; give the exit code and what it wrote."""
     monkeypatch.setattr(passwords, "MEMORY_KIB", 8)
     config = tmp_path / "config.yaml"
@@ -36,7 +38,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         written = capsys.readouterr()
         return code, written.out, written.err
 
-    return run
+    handlers, level = logging.root.handlers, logging.root.level
+    yield run
+    logging.root.handlers, logging.root.level = handlers, level
+    structlog.reset_defaults()
 
 
 def test_the_first_admin_and_a_users_life(run: Run) -> None:
@@ -102,7 +107,7 @@ def test_a_password_never_comes_from_the_command_line(run: Run, capsys: pytest.C
 def test_at_a_terminal_it_is_asked_for_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter([PASSWORD, "something else"])
     monkeypatch.setattr("getpass.getpass", lambda _: next(answers))
-    monkeypatch.setattr(io.StringIO, "isatty", lambda _: True)
+    monkeypatch.setattr("pacsbridge.usercli._at_a_terminal", lambda: True)
     code, _, err = run("user", "add", "a@b.c")
     assert (code, "differ" in err) == (1, True)
 

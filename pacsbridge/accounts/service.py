@@ -34,6 +34,7 @@ from pacsbridge.accounts.users import NewUser, Users
 from pacsbridge.accounts.values import Caller, Principal, Role, utc_now, valid_email
 from pacsbridge.db.schema import users
 from pacsbridge.errors import (
+    Busy,
     Forbidden,
     InvalidParameter,
     NotFound,
@@ -178,10 +179,17 @@ class Accounts:
             email = valid_email(email)
         except RequestError:
             email = ""
-        here = Counted(LOGIN_HERE, (email, caller.address))
+        here, in_all = Counted(LOGIN_HERE, (email, caller.address)), Counted(LOGIN_ACCOUNT, (email,))
         account = await self._account(email)
         await self._count_sign_in(email, account, here, caller)
-        good = await self.passwords.verify(password, account.password_hash)
+        try:
+            good = await self.passwords.verify(password, account.password_hash)
+        except Busy:
+            # Nothing was guessed: who waits for their turn must not run out of attempts by it.
+            async with self._database.transaction() as connection:
+                for counted in (here, in_all, Counted(LOGIN_ADDRESS, (caller.address,))):
+                    await self._attempts.forgive(connection, counted)
+            raise
         if not good or account.principal is None or account.password_hash is None:
             await self._refused("sign-in", account.principal, caller)
             raise Unauthorized(_WRONG)
@@ -190,7 +198,7 @@ class Accounts:
             new_hash = await self.passwords.hash(password)
         async with self._database.transaction() as connection:
             await self._still_good(connection, account, new_hash)
-            await self._attempts.clear(connection, here, Counted(LOGIN_ACCOUNT, (email,)))
+            await self._attempts.clear(connection, here, in_all)
             await self._attempts.forgive(connection, Counted(LOGIN_ADDRESS, (caller.address,)))
             return await self._begin(connection, account.principal, caller, "sign-in", account.credential)
 

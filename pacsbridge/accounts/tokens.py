@@ -28,6 +28,8 @@ SECRET_VARIETY = 10
 LISTED_GRANTS = 20
 """How many studies of a patient a token lists: a header over 8,190 bytes is refused by the server."""
 TOKEN_LENGTH = 8190
+KNOWN_TOKENS = 1000
+"""How many tokens are remembered whose signature has been checked."""
 _PLACEHOLDERS = ("change", "example", "replace", "your-", "your_", "placeholder", "jwt_secret")
 _REQUIRED = ["iss", "aud", "exp", "iat", "jti", "sub", "role", "typ", "sid"]
 _HOW = "make one with: python3 -c 'import secrets; print(secrets.token_urlsafe(48))'"
@@ -88,6 +90,7 @@ class Tokens:
     def __init__(self, secret: str, *, clock: Clock = utc_now) -> None:
         self._secret = checked_secret(secret)
         self._clock = clock
+        self._known: dict[tuple[str, TokenType], Claims] = {}
 
     def issue(self, principal: Principal, kind: TokenType, lifetime: timedelta) -> str:
         """Sign a token; an access token of a patient lists the first of their studies, as clients expect."""
@@ -118,6 +121,17 @@ class Tokens:
         """
         if len(token) > TOKEN_LENGTH:
             raise Unauthorized(_AGAIN)
+        # A viewer sends one token with a thousand requests: its signature is checked once, its time each time.
+        known = self._known.get((token, kind))
+        if known is not None and known.issued_at <= self._clock() < known.expires_at:
+            return known
+        claims = self._checked(token, kind)
+        if len(self._known) >= KNOWN_TOKENS:
+            self._known.clear()
+        self._known[token, kind] = claims
+        return claims
+
+    def _checked(self, token: str, kind: TokenType) -> Claims:
         try:
             claims = jwt.decode(
                 token,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import sqlite3
 import threading
 import time
@@ -39,6 +40,8 @@ log = structlog.get_logger(__name__)
 
 LOCK_SECONDS = 120
 """How long one process waits while another one migrates."""
+PRIVATE_MODE = 0o600
+"""A database holds patients' names and the hashes of passwords: others on the machine need not read it."""
 WAL_ATTEMPTS = 50
 WAL_PAUSE_SECONDS = 0.1
 _ALEMBIC = threading.Lock()
@@ -135,13 +138,17 @@ def _lock_mysql(connection: Connection, database: str) -> None:
 
 
 def _use_wal(file: Path) -> None:
-    """Make readers and the writer not wait for each other; the file remembers it.
+    """Make the file, for this user's eyes only, and let readers and the writer not wait for each other.
 
     Raises
     ------
     DatabaseUnavailable
         There is no such folder, or it can't be written.
     """
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE_MODE))
+    except OSError as error:
+        raise DatabaseUnavailable(f"The database file can't be opened: {error.strerror}") from error
     for attempt in range(1, WAL_ATTEMPTS + 1):
         try:
             with closing(sqlite3.connect(file, timeout=SQLITE_BUSY_SECONDS)) as connection:

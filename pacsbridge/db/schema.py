@@ -204,6 +204,7 @@ jobs = Table(
     Column("bytes", BigInteger, nullable=False),
     Column("error_code", String(40)),
     Column("error_message", Text),
+    Column("notes", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False, index=True),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),

@@ -31,8 +31,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # named when i
     uid_to_service_class,
 )
 
-from pacsbridge.demo.connection import RequestingAE, on_connection
 from pacsbridge.demo.index import IdentifierError, Index, Level, StoredInstance
+from pacsbridge.dimse.connection import RequestingAE, on_connection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
-#: How much is read and written at a time, in bytes: the maximum length that is announced to peers, so that a
-#: PDU is one piece; measured, 128 KiB is as good as 1 MiB, and dcmtk never sends more.
+#: How much is read and written at a time, in bytes, and the maximum length that is announced to peers, so that a
+#: PDU is one piece. Measured with 600 instances of 527 KB: 64 and 128 KiB take 0.33 CPU seconds, 256 KiB 0.42 and
+#: 1 MiB 0.45 (the buffer leaves the cache); dcmtk never sends more than 128 KiB.
 BUFFER_BYTES = 1 << 17
 #: A UID as the standard has it is no longer (PS3.5, 9.1).
 _MAXIMUM_UID_LENGTH = 64

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
@@ -22,6 +23,9 @@ from pacsbridge.elements import (
     header,
     skip_undefined,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: How much of a data set is looked at, in bytes.
 HEAD_BYTES = 1 << 16
@@ -53,7 +57,9 @@ class Identity:
         return bool(self.SOPClassUID and self.SOPInstanceUID and self.StudyInstanceUID)
 
 
-def read_identity(head: bytes | bytearray | memoryview, TransferSyntaxUID: str) -> Identity:
+def read_identity(
+    head: bytes | bytearray | memoryview, TransferSyntaxUID: str, likely: Iterable[str] = ()
+) -> Identity:
     """Read the UIDs from the first bytes of an encoded data set.
 
     Parameters
@@ -63,6 +69,10 @@ def read_identity(head: bytes | bytearray | memoryview, TransferSyntaxUID: str) 
         absent.
     TransferSyntaxUID
         How the data set is encoded.
+    likely
+        Study Instance UIDs. Where one of them stands anywhere in the bytes it is taken for that of the data
+        set, and the walk ends at the SOP Instance UID: a fifth of the way. Whoever stores the data set looks
+        again.
     """
     data = bytes(head[:HEAD_BYTES])
     if TransferSyntaxUID in _DEFLATED:
@@ -71,8 +81,13 @@ def read_identity(head: bytes | bytearray | memoryview, TransferSyntaxUID: str) 
         except zlib.error:
             return Identity()
     found: dict[int, str] = {}
+    last = _STUDY_INSTANCE_UID
+    study = next((uid for uid in likely if uid.encode() in data), None)
+    if study is not None:
+        found[_STUDY_INSTANCE_UID] = study
+        last = _SOP_INSTANCE_UID
     with contextlib.suppress(Malformed):  # what was found before it counts
-        _find(data, _encoding(data, TransferSyntaxUID), found)
+        _find(data, _encoding(data, TransferSyntaxUID), last, found)
     return Identity(
         SOPClassUID=found.get(_SOP_CLASS_UID, ""),
         SOPInstanceUID=found.get(_SOP_INSTANCE_UID, ""),
@@ -85,12 +100,12 @@ def uid_text(value: bytes | bytearray | memoryview) -> str:
     return bytes(value).rstrip(b"\0 ").decode("ascii", "replace")
 
 
-def _find(data: bytes, encoding: Encoding, found: dict[int, str]) -> None:
+def _find(data: bytes, encoding: Encoding, last: int, found: dict[int, str]) -> None:
     """Walk the elements as far as the last one that is wanted."""
     at = 0
     while at < len(data):
         tag, vr, start, length = header(data, at, encoding)
-        if tag > _STUDY_INSTANCE_UID:
+        if tag > last:
             return
         if length == UNDEFINED_LENGTH:
             at = skip_undefined(data, start, vr, encoding)

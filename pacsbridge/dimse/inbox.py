@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from pacsbridge.dimse.filemeta import encode_file_meta
-from pacsbridge.dimse.identity import read_identity
+from pacsbridge.dimse.identity import HEAD_BYTES, read_identity
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import SpoolFull
 from pacsbridge.instance import Instance, InvalidInstance, read_instance
@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How much of a data set may come before its UIDs are known. SOP Class and SOP Instance UID stand at its very
-#: beginning; where long private groups or sequences hide the Study Instance UID behind them, the whole file
-#: tells.
-_HEAD_BYTES = 1 << 16
 #: How long `Inbox.close` waits for a write that the disk does not finish, in seconds.
 _CLOSE_SECONDS = 10.0
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -328,17 +324,20 @@ class Incoming:
     # From here on the lock is held.
 
     def _admit(self, head: bytes | bytearray | memoryview, *, whole: bool) -> bool:
-        """Open the file if the data set is one for this box; settle the outcome if it is not.
+        """Open the file if the data set seems to be one for this box; settle the outcome if it is not.
+
+        SOP Class and SOP Instance UID stand at its very beginning; where long groups or sequences hide the
+        Study Instance UID, or another one's is mentioned before it, the whole file tells in the end.
 
         Returns
         -------
         bool
             Whether it is decided; if not, more bytes are needed.
         """
-        identity = read_identity(head, self._TransferSyntaxUID)
-        if not identity.complete and not whole and len(head) < _HEAD_BYTES:
-            return False
         inbox = self._inbox
+        identity = read_identity(head, self._TransferSyntaxUID, inbox.StudyInstanceUIDs)
+        if not identity.complete and not whole and len(head) < HEAD_BYTES:
+            return False
         if not (identity.SOPClassUID and identity.SOPInstanceUID):
             self._fail(Status.CANNOT_UNDERSTAND)
         elif (identity.SOPClassUID, identity.SOPInstanceUID) != (self._SOPClassUID, self._SOPInstanceUID):

@@ -127,10 +127,14 @@ class Query:
         identifier = _identifier("SERIES", "SeriesInstanceUID", "NumberOfSeriesRelatedInstances")
         identifier.StudyInstanceUID = study.StudyInstanceUID
         series: dict[str, Series] = {}
-        for answer in self._find(identifier):
-            uid = _text(answer, "SeriesInstanceUID")
-            if uid and _belongs(answer, study.StudyInstanceUID):
-                series.setdefault(uid, Series(uid, _count(answer, "NumberOfSeriesRelatedInstances")))
+        try:
+            for answer in self._find(identifier):
+                uid = _text(answer, "SeriesInstanceUID")
+                if uid and _belongs(answer, study.StudyInstanceUID):
+                    series.setdefault(uid, Series(uid, _count(answer, "NumberOfSeriesRelatedInstances")))
+        except PacsRejected:
+            log.info("the PACS does not answer queries at SERIES level: there are no totals")
+            series.clear()  # some, without the others, would pass for all
         return replace(study, series=tuple(series.values()))
 
     def _find(self, identifier: Dataset) -> Iterator[Dataset]:

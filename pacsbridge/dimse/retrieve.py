@@ -116,7 +116,9 @@ class Retriever:
                 _Request(identifier, lack.key) for lack in named for identifier in lack.by_instances()
             )
             lacks = await self._missing(studies)
-        if self._failure and (lacks or not self._inbox.count):
+        # An archive that sends some and fails on others lacks instances; one that is gone is another matter.
+        gone = isinstance(self._failure, PacsUnreachable)
+        if self._failure and ((gone and lacks) or not self._inbox.count):
             raise self._failure
         return tuple(lack.told() for lack in lacks)
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
-from socket import IPPROTO_TCP, TCP_NODELAY
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
+from pacsbridge.dimse.connection import RequestingAE
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Scu:
         self._connected = False
         self._rejection: A_ASSOCIATE_RJ | None = None
         self._stop = False
-        ae = AE(ae_title=peer.calling_ae_title)
+        ae = RequestingAE(ae_title=peer.calling_ae_title)
         ae.connection_timeout = peer.connect_timeout_seconds
         ae.acse_timeout = peer.response_timeout_seconds
         ae.dimse_timeout = _NEVER
@@ -147,11 +147,8 @@ class Scu:
         responses = self._assoc.send_c_find(identifier, self.sop_class, msg_id=next_message_id())
         yield from responses
 
-    def _on_connection(self, event: evt.Event) -> None:
+    def _on_connection(self, _event: evt.Event) -> None:
         self._connected = True
-        transport = event.assoc.dul.socket
-        if transport is not None and transport.socket is not None:
-            transport.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
     def _on_pdu(self, event: evt.Event) -> None:
         # A rejection that comes before pynetdicom looks whether the connection stands counts as an abort there.

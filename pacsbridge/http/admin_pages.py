@@ -9,9 +9,10 @@ from aiohttp import web
 
 from pacsbridge.accounts.users import FOUND_AT_ONCE, NewUser
 from pacsbridge.accounts.values import Role, valid_grants
-from pacsbridge.errors import InvalidParameter, MissingParameter, RequestError
+from pacsbridge.errors import MissingParameter, RequestError
 from pacsbridge.http.admin import admin_of, not_oneself, role_of
-from pacsbridge.http.pages import page
+from pacsbridge.http.bodies import form_fields
+from pacsbridge.http.pages import page, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +90,7 @@ async def _add(request: web.Request) -> web.Response:
         return await _list_page(request, users, by, problem=error.message, entered=form)
     if not form.get("password"):
         return await _user_page(request, users, user, by, made=password, done=_DONE["added"])
-    raise web.HTTPSeeOther(f"/admin/users/{user.id}?done=added")
+    return redirect(f"/admin/users/{user.id}?done=added")
 
 
 async def _show(request: web.Request) -> web.Response:
@@ -138,7 +139,7 @@ async def _change(request: web.Request) -> web.Response:
     if made:
         user = await users.get(user.id)
         return await _user_page(request, users, user, by, made=made, done=_DONE[done])
-    raise web.HTTPSeeOther(f"/admin/users/{user.id}?done={done}")
+    return redirect(f"/admin/users/{user.id}?done={done}")
 
 
 async def _disable(users: Users, user: User, by: Actor, _form: Mapping[str, str]) -> tuple[str, str]:
@@ -192,10 +193,8 @@ _ACTIONS = {
 
 
 async def _form(request: web.Request) -> dict[str, str]:
-    form = await request.post()
-    if not all(isinstance(value, str) for value in form.values()):
-        raise InvalidParameter("A form field must be text.")
-    return {name: str(value).strip() if name != "password" else str(value) for name, value in form.items()}
+    form = await form_fields(request)
+    return {name: value if name == "password" else value.strip() for name, value in form.items()}
 
 
 def _lines(text: str) -> tuple[str, ...]:

@@ -41,6 +41,26 @@ async def json_object(request: web.Request, *, optional: bool = False) -> dict[s
     return body
 
 
+async def form_fields(request: web.Request) -> dict[str, str]:
+    """Read a form, urlencoded or multipart.
+
+    Raises
+    ------
+    InvalidParameter
+        It can't be read as a form; a field is a file.
+    """
+    try:
+        async with asyncio.timeout(request.app[SERVICES].config.server.read_timeout_seconds):
+            form = await request.post()
+    except TimeoutError:
+        raise InvalidParameter("The form did not arrive in time.") from None
+    except (ValueError, LookupError):
+        raise InvalidParameter("The body can't be read as a form.") from None
+    if not all(isinstance(value, str) for value in form.values()):
+        raise InvalidParameter("A form field must be text.")
+    return {name: str(value) for name, value in form.items()}
+
+
 def text(body: dict[str, Any], name: str, *, optional: bool = False) -> str:
     """Take a text; empty where an optional one is absent or null.
 

@@ -19,6 +19,7 @@ CONTENT_TYPE = "application/x-iso9660-image"
 
 #: Read from the spool in one go, in a thread.
 _READ_BYTES = 1 << 20
+_BEHIND_THE_END = "The range begins behind the image's end."
 #: Handed to the socket in one go: the write time-out runs for each of these.
 _WRITE_BYTES = 1 << 17
 
@@ -50,7 +51,11 @@ async def send_image(
     if part.status == 206:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{disc.size}"
     elif part.status == 416:
-        headers["Content-Range"] = f"bytes */{disc.size}"
+        raise web.HTTPRequestRangeNotSatisfiable(
+            headers={"Content-Range": f"bytes */{disc.size}"}, reason=_BEHIND_THE_END
+        )
+    elif part.status == 412:
+        raise web.HTTPPreconditionFailed(reason="The image was made anew: download it from its beginning.")
     response = web.StreamResponse(status=part.status, headers=headers)
     if part.status != 304:
         response.content_length = part.stop - part.start

@@ -6,6 +6,8 @@ import asyncio
 import re
 import secrets
 import time
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,7 +18,9 @@ from pacsbridge.errors import Busy, PacsbridgeError
 from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from prometheus_client import Counter, Histogram
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -27,7 +31,18 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _QUIET_PATHS = frozenset({"/api/health", "/api/ready", "/metrics"})
-_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+_IMAGES_ROUTE = "/dicomWeb{tail}"
+_CODES = {
+    404: "not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    412: "precondition_failed",
+    413: "too_large",
+    415: "unsupported_media_type",
+    416: "range_not_satisfiable",
+}
+#: Headers that say more about an error (RFC 9110, 10.2.1 and 14.4).
+_TELLING = (hdrs.ALLOW, hdrs.CONTENT_RANGE)
 _ALLOWED_HEADERS = "Authorization, Content-Type, Accept, Range, If-Range, X-API-Key, X-Request-ID"
 _EXPOSED_HEADERS = (
     "X-Request-ID, Content-Disposition, Content-Range, Accept-Ranges, ETag, Retry-After, Location"
@@ -42,29 +57,39 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
     request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
     request[REQUEST_ID] = request_id
     began = time.monotonic()
-    task = asyncio.current_task()
-    assert task is not None
-    handling = request.app[SERVICES].handling
-    handling.add(task)
-    with structlog.contextvars.bound_contextvars(request_id=request_id):
+    with _noted(request), structlog.contextvars.bound_contextvars(request_id=request_id):
         status: int | str = "client left"
         try:
             response = await handler(request)
             status = response.status
         finally:
-            handling.discard(task)
             seconds = time.monotonic() - began
-            metrics.HTTP_REQUESTS.labels(_method(request), _route(request), status).inc()
-            metrics.HTTP_SECONDS.labels(_route(request)).observe(seconds)
-            write = log.debug if request.path in _QUIET_PATHS else log.info
+            route = _route(request)
+            requests, durations = _counters(_method(request), route, status)
+            requests.inc()
+            durations.observe(seconds)
+            write = log.debug if _is_quiet(request, route, status) else log.info
             write(
                 "request",
                 method=request.method,
-                route=_route(request),
+                route=route,
                 status=status,
                 milliseconds=round(seconds * 1000, 1),
             )
     return response
+
+
+@contextmanager
+def _noted(request: web.Request) -> Iterator[None]:
+    """Note the request as being handled: at the end of the service it is waited for, and cancelled."""
+    handling, task = request.app[SERVICES].handling, asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a request is handled in a task")
+    handling.add(task)
+    try:
+        yield
+    finally:
+        handling.discard(task)
 
 
 @web.middleware
@@ -81,9 +106,13 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         response = error_response(
             request, error.status, _CODES.get(error.status, "invalid_request"), error.reason
         )
-        if hdrs.ALLOW in error.headers:
-            response.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        for name in _TELLING:
+            if name in error.headers:
+                response.headers[name] = error.headers[name]
         return response
+    except web.RequestPayloadError:
+        told = "The body of the request can't be read: it is not coded as its headers say, or not whole."
+        return error_response(request, 400, "invalid_request", told)
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:
@@ -143,6 +172,18 @@ def _refuse_when_stopping(request: web.Request) -> None:
 def _allowed_origin(request: web.Request) -> str | None:
     origin = request.headers.get(hdrs.ORIGIN)
     return origin if origin in request.app[SERVICES].config.server.allowed_origins else None
+
+
+def _is_quiet(request: web.Request, route: str, status: int | str) -> bool:
+    if route == _IMAGES_ROUTE:
+        # An image that was seen is one of a thousand; the audit trail has the study.
+        return isinstance(status, int) and status < 400
+    return request.path in _QUIET_PATHS
+
+
+@lru_cache(maxsize=1000)
+def _counters(method: str, route: str, status: int | str) -> tuple[Counter, Histogram]:
+    return metrics.HTTP_REQUESTS.labels(method, route, status), metrics.HTTP_SECONDS.labels(route)
 
 
 def _method(request: web.Request) -> str:

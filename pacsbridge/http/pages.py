@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STYLE_PATH = "/static/pacsbridge.css"
-_PAGES = ("/login", "/admin", "/s/")
+#: Below these, an error is a page for a browser that asks for one.
+PAGES = ("/login", "/admin", "/s/")
 _DAY_SECONDS = 86_400
 
 
@@ -54,16 +55,21 @@ def page(request: web.Request, template: str, *, status: int = 200, **values: An
     )
 
 
+def redirect(location: str) -> web.Response:
+    """Lead a browser on to a page (RFC 9110, 15.4.4)."""
+    return web.Response(status=303, headers={hdrs.LOCATION: location, hdrs.CACHE_CONTROL: "no-store"})
+
+
 @web.middleware
 async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Show a person who opens a page what went wrong; who isn't signed in is led to the sign-in page."""
-    if not request.path.startswith(_PAGES) or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
+    if not request.path.startswith(PAGES) or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         return await handler(request)
     try:
         return await handler(request)
     except Unauthorized:
         onward = request.path if request.method == hdrs.METH_GET else "/admin"
-        raise web.HTTPSeeOther(f"/login?next={quote(onward)}") from None
+        return redirect(f"/login?next={quote(onward)}")
     except PacsbridgeError as error:
         response = page(request, "problem.html", status=error.status, message=error.message)
         if error.retry_after is not None:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from pacsbridge.accounts.service import Accounts
     from pacsbridge.checks import Checks
     from pacsbridge.config import Config
+    from pacsbridge.dicomweb.service import Dicomweb
+    from pacsbridge.dicomweb.trail import StudyTrail
     from pacsbridge.dimse.pool import PortPool
+    from pacsbridge.dimse.scp import StorageScp
     from pacsbridge.his.patients import PatientApi
     from pacsbridge.jobs.engine import Engine
     from pacsbridge.jobs.spool import Spool
@@ -28,6 +31,7 @@ class Works:
 
     engine: Engine
     pool: PortPool
+    scp: StorageScp
     spool: Spool
 
 
@@ -41,6 +45,8 @@ class Services:
     checks: Checks
     accounts: Accounts | None = None
     catalog: StudyCatalog | None = None
+    dicomweb: Dicomweb | None = None
+    study_trail: StudyTrail | None = None
     policy: AccessPolicy = field(default_factory=AccessPolicy)
     draining: bool = False
     handling: set[asyncio.Task[object]] = field(default_factory=set)

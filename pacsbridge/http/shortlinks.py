@@ -95,7 +95,7 @@ async def _open(request: web.Request) -> web.Response:
     link = await _entered(request)
     found = await studies_of(link.grants, services.catalog)
     viewer = services.config.dicomweb.viewer_url.format(study_iuids=found[0].StudyInstanceUID)
-    raise web.HTTPFound(viewer, headers=_PRIVATE)
+    return web.Response(status=302, headers=_PRIVATE | {hdrs.LOCATION: viewer})
 
 
 async def _studies(request: web.Request) -> web.Response:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pacsbridge.errors import Busy, NotFound, PacsbridgeError
-from pacsbridge.jobs.job import Job, Kind, State
+from pacsbridge.errors import Busy, Interrupted, NotFound, PacsbridgeError
+from pacsbridge.jobs.job import Job, Kind, Stage, State
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -77,6 +77,14 @@ class Engine:
         for job in running:
             await job.finished.wait()
         await asyncio.to_thread(self._shelf.clear)
+
+    async def finish_orders(self, seconds: float) -> None:
+        """Let what is being sent to the publisher be sent whole, for so long at most."""
+        sending = {
+            job.task for job in self._jobs.values() if job.stage is Stage.SENDING and job.task is not None
+        }
+        if sending:
+            await asyncio.wait(sending, timeout=seconds)
 
     @property
     def jobs(self) -> Iterable[Job]:
@@ -197,11 +205,15 @@ class Engine:
 
     async def _make(self, job: Job) -> None:
         job.disc = await self._maker.make(job)
+        awaited = job.waiting > 0
         job.end(State.DONE)
         try:
             await asyncio.sleep(0)  # whoever waits wakes now and holds the disc, before it is let go here
         finally:
-            self._shelf.let_go(job.disc)
+            if awaited:
+                await self._let_go(job.disc)
+            else:
+                self._shelf.let_go(job.disc)  # who asked for it in the background comes when it is told
 
     async def _let_go(self, kept: KeptDisc) -> None:
         self._shelf.let_go(kept)
@@ -209,7 +221,12 @@ class Engine:
             await asyncio.shield(asyncio.to_thread(self._shelf.sweep))
 
     def _end_cancelled(self, job: Job) -> None:
-        if not job.state.final:
+        if job.state.final:
+            return
+        if self._closing:
+            log.info("job interrupted", job_id=job.id, stage=job.stage)
+            job.end(State.INTERRUPTED, Interrupted())
+        else:
             log.info("job cancelled", job_id=job.id, stage=job.stage)
             job.end(State.CANCELLED, Busy("The job was cancelled. Ask again.", retry_after=1))
 

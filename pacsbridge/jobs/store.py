@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pacsbridge.db import upgrade_in_thread
 from pacsbridge.db.schema import jobs
-from pacsbridge.errors import PacsbridgeError
+from pacsbridge.errors import Interrupted, PacsbridgeError
 from pacsbridge.jobs.job import Counts, Job, Kind, Stage, State
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _PRUNE_SECONDS = 3600.0
 #: So many jobs of earlier runs are shown.
 _REMEMBERED = 200
 _UNFINISHED = (State.QUEUED.value, State.RUNNING.value)
-_INTERRUPTED = "The service was stopped or restarted while this was being made. Run it again."
 
 
 class StoredError(PacsbridgeError):
@@ -162,14 +161,15 @@ class JobStore:
     async def _recover_once(self) -> None:
         if self._upgrade:
             await upgrade_in_thread(self._url)
+        interrupted = Interrupted()
         async with self._database.transaction() as connection:
             await connection.execute(
                 update(jobs)
                 .where(jobs.c.state.in_(_UNFINISHED), jobs.c.created_at < self._started_at)
                 .values(
                     state=State.INTERRUPTED.value,
-                    error_code="interrupted",
-                    error_message=_INTERRUPTED,
+                    error_code=interrupted.code,
+                    error_message=interrupted.message,
                     finished_at=datetime.now(UTC),
                 )
             )
@@ -247,6 +247,7 @@ def _row(job: Job) -> dict[str, Any]:
         "bytes": counts.bytes,
         "error_code": job.error.code if job.error else None,
         "error_message": job.error.message if job.error else None,
+        "notes": json.dumps(job.notes),
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
@@ -271,6 +272,7 @@ def _job(row: RowMapping) -> Job:
             bytes=row["bytes"],
         ),
         error=error,
+        notes=tuple(json.loads(row["notes"])),
         requested_by=row["requested_by"],
         created_at=row["created_at"],
         started_at=row["started_at"],

@@ -14,6 +14,7 @@ from pacsbridge.config import AccountsConfig, ConfigError
 from pacsbridge.db import Database
 from pacsbridge.db.schema import sessions, users
 from pacsbridge.errors import (
+    Busy,
     DatabaseUnavailable,
     Forbidden,
     InvalidParameter,
@@ -120,6 +121,23 @@ async def test_fifty_guesses_at_once_are_no_more_than_one_after_the_other(accoun
     )
     assert sum(isinstance(answer, Unauthorized) for answer in answers) == 5
     assert sum(isinstance(answer, TooManyRequests) for answer in answers) == 45
+
+
+async def test_waiting_for_a_turn_costs_no_attempt(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add(accounts)
+    verify = accounts.passwords.verify
+
+    async def busy(*_: object) -> bool:
+        raise Busy("Too many sign-ins at once.")
+
+    monkeypatch.setattr(accounts.passwords, "verify", busy)
+    for _ in range(10):
+        with pytest.raises(Busy):
+            await accounts.sign_in(EMAIL, PASSWORD, HERE)
+    monkeypatch.setattr(accounts.passwords, "verify", verify)
+    await accounts.sign_in(EMAIL, PASSWORD, HERE)
 
 
 async def test_a_success_clears_the_count(accounts: Accounts) -> None:
@@ -280,13 +298,26 @@ async def test_a_hundred_requests_at_once_read_the_principal_once(
     assert len(reads) == 1
 
 
-async def test_a_change_during_a_read_is_not_missed(accounts: Accounts) -> None:
+async def test_a_change_during_a_read_is_not_missed(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await add(accounts)
     signed_in = await accounts.sign_in(EMAIL, PASSWORD, HERE)
+    was_read, go_on = asyncio.Event(), asyncio.Event()
+    read = accounts.principals._read
+
+    async def slow(session_id: str) -> object:
+        principal = await read(session_id)
+        was_read.set()
+        await go_on.wait()
+        return principal
+
+    monkeypatch.setattr(accounts.principals, "_read", slow)
     reading = asyncio.create_task(accounts.principal(signed_in.access_token))
-    await asyncio.sleep(0)
+    await was_read.wait()
     await accounts.users.disable(EMAIL, ENGINEER)
-    await asyncio.gather(reading, return_exceptions=True)
+    go_on.set()
+    await reading  # it was asked before the change
     with pytest.raises(Unauthorized):
         await accounts.principal(signed_in.access_token)
 

@@ -83,6 +83,13 @@ def test_a_schema_from_the_future_is_left_alone(sqlite_url: str) -> None:
         upgrade(sqlite_url)
 
 
+def test_a_new_file_is_for_its_owner_only(sqlite_url: str) -> None:
+    upgrade(sqlite_url)
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
+    for each in file.parent.glob(f"{file.name}*"):
+        assert each.stat().st_mode & 0o077 == 0, each
+
+
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(DatabaseUnavailable, match="can't be opened"):
         upgrade(f"sqlite:///{tmp_path}/absent/pacsbridge.db")

@@ -4,9 +4,11 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
+from pydicom.uid import JPEG2000, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.association import Association
 
-from pacsbridge.demo.pacs import CANCELLED, SUCCESS, DemoPacs
+from pacsbridge.demo.index import Index
+from pacsbridge.demo.pacs import CANCELLED, SUCCESS, DemoPacs, storage_contexts
 from tests import scu
 from tests.conftest import MakeStoreScp
 from tests.peers import HOST, free_port, listens, require, run
@@ -93,8 +95,20 @@ def test_a_move_by_series_and_by_instance(pacs: DemoPacs, study: MadeStudy, stor
     assert len(destination.files()) == 5  # storescp keeps each C-STORE in a file of its own
 
 
+def test_proposals_begin_with_the_stored_syntax(tmp_path: Path) -> None:
+    index = Index()
+    for name in ("MR_small_implicit.dcm", "CT_small.dcm", "JPEG2000.dcm"):
+        index.add(Path(str(get_testdata_file(name))))
+    contexts = storage_contexts(index.instances())
+    assert [context.transfer_syntax for context in contexts] == [
+        [ImplicitVRLittleEndian, ExplicitVRLittleEndian],
+        [ExplicitVRLittleEndian, ImplicitVRLittleEndian],
+        [JPEG2000],
+    ]
+
+
 @pytest.mark.parametrize("name", ["JPEG2000.dcm", "MR_small_RLE.dcm", "MR_small_bigendian.dcm"])
-def test_the_stored_syntax_is_offered_first(tmp_path: Path, storescp: MakeStoreScp, name: str) -> None:
+def test_the_stored_syntax_arrives(tmp_path: Path, storescp: MakeStoreScp, name: str) -> None:
     source = Path(str(get_testdata_file(name)))
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / name).write_bytes(source.read_bytes())

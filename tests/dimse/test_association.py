@@ -31,6 +31,7 @@ def test_what_we_override_is_there() -> None:
             if ours is AcceptedAssociation:
                 assert name in vars(theirs), name
     assert "_create_association" in vars(RequestHandler)
+    assert "self._create_socket(assoc, local_address, tls_args)" in inspect.getsource(AE.associate)
     assert {"get_request", "handle_error", "verify_request", "service_actions", "shutdown"} <= set(
         dir(AssociationServer)
     )

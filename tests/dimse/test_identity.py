@@ -70,6 +70,15 @@ def test_reads_a_sequence_of_unknown_vr() -> None:
     assert read_identity(unknown + sample.encoded(), ExplicitVRLittleEndian) == identity_of(sample)
 
 
+def test_a_likely_study_is_taken_at_its_word() -> None:
+    sample = Sample()
+    data = sample.encoded()
+    assert read_identity(data, ExplicitVRLittleEndian, ["1.9", sample.StudyInstanceUID]) == identity_of(
+        sample
+    )
+    assert read_identity(data, ExplicitVRLittleEndian, ["1.9"]) == identity_of(sample)
+
+
 def test_what_is_cut_off_is_absent() -> None:
     sample = Sample()
     data = sample.encoded()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRBigEndian,
@@ -154,6 +154,18 @@ def test_finds_the_study_behind_a_long_group(tmp_path: Path) -> None:
         expected = Status.SUCCESS if which is sample else Status.NOT_AUTHORIZED
         assert store(inbox, which, data=encode(dataset)) == expected
     assert len(files(tmp_path)) == 1
+
+
+def test_mentioning_an_expected_study_is_not_being_of_it(tmp_path: Path) -> None:
+    expected, stranger = generate_uid(), Sample()
+    dataset = stranger.dataset()
+    reference = Dataset()
+    reference.StudyInstanceUID = expected
+    dataset.ReferencedStudySequence = [reference]
+    inbox = Inbox(tmp_path, [expected])
+    assert store(inbox, stranger, data=encode(dataset)) == Status.NOT_AUTHORIZED
+    assert inbox.refused == 1
+    assert files(tmp_path) == []
 
 
 def test_lacking_a_study_is_refused(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import threading
 import time
 import warnings
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +32,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from pacsbridge.dimse import scp as scp_module
+from pacsbridge.dimse.association import PollingAE
 from pacsbridge.dimse.inbox import Inbox
 from pacsbridge.dimse.message import Control, Element, PduType
 from pacsbridge.dimse.scp import PortUnavailable, StorageScp
@@ -371,6 +375,35 @@ def test_takes_128_contexts(scp: StorageScp, port: ScpPort) -> None:
         (f"1.2.3.{number}", [ImplicitVRLittleEndian, ExplicitVRLittleEndian]) for number in range(128)
     ]
     assert list(propose(port, *contexts).values()) == [ExplicitVRLittleEndian] * 128
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """More open files than `select` can count: a proxy with many clients has them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+    with ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(Path(os.devnull).open("rb"))
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_works_with_more_descriptors_than_select_can_count(
+    inbox: Inbox, port: ScpPort, sample: Sample
+) -> None:
+    with Peer(port.port).associate() as peer:
+        assert peer.store(sample) == Status.SUCCESS
+        peer.release()
+    ae = PollingAE(ae_title="BRIDGE")
+    ae.add_requested_context(Verification)
+    association = ae.associate(HOST, port.port)
+    assert association.is_established
+    assert association.send_c_echo().Status == Status.SUCCESS
+    association.release()
+    association.join(10)
+    assert not association.is_alive()
 
 
 # Who may connect

@@ -62,6 +62,10 @@ def changed(value: object) -> str:
             (502, "incomplete_retrieval"),
         ),
         (Misbehaviour(fewer=2, no_series_counts=True), (502, "incomplete_retrieval")),
+        (
+            Misbehaviour(fewer=2, fewer_status=0xB000, no_series_level=True, no_image_level=True),
+            (502, "incomplete_retrieval"),
+        ),
         (Misbehaviour(fewer=MANY), (502, "incomplete_retrieval")),
     ],
     ids=changed,
@@ -87,6 +91,7 @@ async def test_a_failure_has_its_code_and_leaves_nothing(
         Misbehaviour(),
         Misbehaviour(find_ignores_key=True),
         Misbehaviour(no_series_counts=True),
+        Misbehaviour(no_series_level=True),
         Misbehaviour(no_series_counts=True, no_image_level=True),
         Misbehaviour(duplicate=True),
         Misbehaviour(originator=Originator.WRONG),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 
 from pacsbridge.accounts.values import Grants, Role
 from pacsbridge.app import running_accounts
@@ -257,14 +257,14 @@ async def test_with_the_proxy_on_a_bad_secret_stops_the_start(database: Database
             pass
 
 
-async def test_no_secret_is_logged(desk: Desk, capsys: pytest.CaptureFixture[str], caplog: Any) -> None:
-    signed = await desk.sign_in(EMAIL, Role.PATIENT)
-    await desk.ask("GET", "/auth/me", headers={"Authorization": f"Bearer {signed.json['access_token']}"})
-    await desk.post("/auth/refresh", {"refresh_token": signed.json["refresh_token"]})
-    await desk.post("/auth/login", GOOD | {"password": "wrong-password"})
-    written = capsys.readouterr()
-    logged = written.out + written.err + caplog.text
-    assert re.search(r"/auth/login", logged)
+async def test_no_secret_is_logged(desk: Desk) -> None:
+    with capture_logs() as lines:
+        signed = await desk.sign_in(EMAIL, Role.PATIENT)
+        bearer = {"Authorization": f"Bearer {signed.json['access_token']}"}
+        await desk.ask("GET", "/auth/me", headers=bearer)
+        await desk.post("/auth/refresh", {"refresh_token": signed.json["refresh_token"]})
+        await desk.post("/auth/login", GOOD | {"password": "wrong-password"})
+    assert "/auth/login" in [line.get("route") for line in lines]
     for secret in (
         PASSWORD,
         "wrong-password",
@@ -273,6 +273,6 @@ async def test_no_secret_is_logged(desk: Desk, capsys: pytest.CaptureFixture[str
         "Pat Doe",
         signed.json["access_token"],
         signed.json["refresh_token"],
-        signed.cookie,
+        str(signed.cookie),
     ):
-        assert secret not in logged
+        assert secret not in str(lines)

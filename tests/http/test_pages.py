@@ -77,6 +77,7 @@ async def tab_to(page: Page, label: str) -> None:
 
 async def sign_in_by_keyboard(desk: Desk, page: Page, email: str) -> None:
     await page.goto(f"{desk.url}/login")
+    await expect(page.get_by_label("Email")).to_be_focused()
     await write(page, email)
     await page.keyboard.press("Tab")
     await write(page, PASSWORD)
@@ -90,6 +91,7 @@ async def test_signing_in_with_the_keyboard(desk: Desk, dark: bool) -> None:
     async with browser_page(dark=dark, phone=dark) as page:
         await page.goto(f"{desk.url}/admin")
         await expect(page).to_have_url(f"{desk.url}/login?next=/admin")
+        await expect(page.get_by_label("Email")).to_be_focused()
         await picture(page, f"login-{'dark-phone' if dark else 'light'}")
         await write(page, ADMIN)
         await page.keyboard.press("Tab")
@@ -99,7 +101,8 @@ async def test_signing_in_with_the_keyboard(desk: Desk, dark: bool) -> None:
         assert await page.get_by_label("Email").input_value() == ADMIN
         assert await page.get_by_label("Password").input_value() == ""
         await picture(page, f"login-wrong-{'dark-phone' if dark else 'light'}")
-        await write(page, PASSWORD)  # the focus is there already
+        await expect(page.get_by_label("Password")).to_be_focused()
+        await write(page, PASSWORD)
         await page.keyboard.press("Enter")
         await expect(page).to_have_url(f"{desk.url}/admin")
         await tab_to(page, "Sign out")
@@ -135,7 +138,8 @@ async def test_an_admins_week_with_the_keyboard(desk: Desk) -> None:
         assert await desk.accounts.sign_in("olena@example.org", password, HERE)
 
         await page.goto(f"{desk.url}/admin")
-        await write(page, "ІВАНЕНКО")  # the focus is in the search field
+        await expect(page.get_by_role("searchbox")).to_be_focused()
+        await write(page, "ІВАНЕНКО")
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("row")).to_have_count(2)
         await tab_to(page, "olena@example.org")

@@ -24,6 +24,7 @@ ETAG = '"abc"'
         ({"Range": "bytes=-0"}, Part(416, 0, 0)),
         ({"Range": "bytes=9-0"}, Part(200, 0, 100)),
         ({"Range": "bytes=-"}, Part(200, 0, 100)),
+        ({"Range": f"bytes={'9' * 5000}-"}, Part(200, 0, 100)),
         ({"Range": "bytes=0-1,5-6"}, Part(200, 0, 100)),
         ({"Range": "lines=0-1"}, Part(200, 0, 100)),
         ({"Range": "bytes=0-9", "If-Range": ETAG}, Part(206, 0, 10)),
@@ -38,6 +39,15 @@ ETAG = '"abc"'
 )
 def test_part(headers: dict[str, str], part: Part) -> None:
     assert choose_part(headers, ETAG, 100) == part
+
+
+def test_what_is_resumed_is_not_glued_to_a_new_image() -> None:
+    """curl resumes without If-Range: the image that it began may be another than the one made for it now."""
+    resumed = {"Range": "bytes=90-"}
+    assert choose_part(resumed, ETAG, 100, brand_new=True) == Part(200, 0, 100)
+    assert choose_part(resumed | {"If-Range": ETAG}, ETAG, 100, brand_new=True) == Part(206, 90, 100)
+    for harmless in ("bytes=0-", "bytes=0-9", "bytes=-10"):
+        assert choose_part({"Range": harmless}, ETAG, 100, brand_new=True).status == 206
 
 
 @given(st.text(), st.integers(0, 1000))

@@ -152,3 +152,28 @@ async def test_close_cancels_and_clears(engine: Engine, maker: Maker) -> None:
     assert list(maker.spool.root.iterdir()) == []
     with pytest.raises(Busy):
         engine.submit(Kind.ISO, ["C"])
+
+
+async def test_a_disc_kept_for_no_time_is_there_for_all_who_waited(tmp_path: Path) -> None:
+    """However often the shelf is swept meanwhile."""
+    spool = Spool(tmp_path, 1000)
+    spool.open()
+    shelf = Shelf(spool, 0)
+    maker = Maker(spool, shelf)
+    engine = Engine(cast("DiscMaker", maker), cast("Printer", maker), shelf, NoStore(), capacity=2)
+    finish = Job.end
+
+    def end_and_sweep(job: Job, *arguments: Any) -> None:
+        finish(job, *arguments)
+        shelf.sweep()
+
+    readers = [asyncio.create_task(read(engine, "A")) for _ in range(3)]
+    await asyncio.sleep(0.01)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Job, "end", end_and_sweep)
+        maker.gate.set()
+        discs = await asyncio.gather(*readers)
+    assert discs[0] is discs[1] is discs[2]
+    assert maker.made == [("A",)]
+    await asyncio.gather(*(job.task for job in engine.jobs if job.task))
+    assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,8 @@
 import socket
 from pathlib import Path
 
-from pacsbridge.demo.connection import ClosingSocket, RequestingAE
 from pacsbridge.demo.pacs import DemoPacs
+from pacsbridge.dimse.connection import ClosingSocket, RequestingAE
 from tests import scu
 from tests.peers import HOST, free_port
 

@@ -1,0 +1,166 @@
+"""OHIF at ``/``: the files of a built viewer, its configuration from ours, its pages under any path."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import hdrs, web
+
+from pacsbridge.config import ConfigError
+from pacsbridge.dicomweb.service import PUBLIC_PREFIX
+from pacsbridge.errors import NotFound
+from pacsbridge.http.services import SERVICES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pacsbridge.config import Config
+
+_INDEX = "index.html"
+_CONFIG = "app-config.js"
+#: Files whose names change with their content: ``app.bundle.096daabbdde29bd851ab.js``.
+_HASHED = re.compile(r"(?:^|\.)[0-9a-f]{16,}\.[a-z0-9]+$", re.ASCII)
+_FOR_EVER = "public, max-age=31536000, immutable"
+_ASK_AGAIN = "no-cache"
+#: Below these nothing is a page of the viewer, whatever its name.
+_NOT_PAGES = ("api", "auth", "dicomweb", "metrics", "s", "static")
+_TYPES = {".wasm": "application/wasm", ".js": "text/javascript", ".json": "application/json"}
+
+
+def add_routes(app: web.Application) -> None:
+    """Add the routes of this module, after all others: it answers what nobody else does.
+
+    Raises
+    ------
+    ConfigError
+        ``dicomweb.ohif_dir`` holds no viewer.
+    """
+    config = app[SERVICES].config
+    if config.dicomweb.ohif_dir:
+        viewer = Viewer(Path(config.dicomweb.ohif_dir), config)
+        app.router.add_get("/{path:.*}", viewer.serve)
+
+
+class Viewer:
+    """A built OHIF.
+
+    Only what was in the folder at the start is served: a name is looked up, never joined to a path.
+    """
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        if not (folder / _INDEX).is_file():
+            raise ConfigError(f"dicomweb.ohif_dir: {folder} holds no {_INDEX}; get one with scripts/get-ohif")
+        self._files: Mapping[str, Path] = {
+            path.relative_to(folder).as_posix(): path
+            for path in folder.rglob("*")
+            if path.is_file() and not path.name.startswith(".") and path.suffix != ".gz"
+        }
+        self._config = viewer_config(config)
+        self._headers = page_headers(config)
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer with a file, or with the viewer's page: its router reads the path."""
+        name = request.match_info["path"]
+        if name == _CONFIG:
+            return web.Response(
+                text=self._config, content_type="text/javascript", headers=self._headers | _cached(name)
+            )
+        path = self._files.get(name)
+        if path is None:
+            if not _is_page(request, name):
+                raise NotFound("There is no such page.")
+            name, path = _INDEX, self._files[_INDEX]
+        headers = self._headers | _cached(name)
+        if path.suffix in _TYPES:
+            headers[hdrs.CONTENT_TYPE] = _TYPES[path.suffix]
+        return web.FileResponse(path, headers=headers)
+
+
+def _cached(name: str) -> dict[str, str]:
+    return {hdrs.CACHE_CONTROL: _FOR_EVER if _HASHED.search(name.rpartition("/")[2]) else _ASK_AGAIN}
+
+
+def _is_page(request: web.Request, name: str) -> bool:
+    """Tell whether a browser wants to show something, rather than load a part of it."""
+    first = name.partition("/")[0].lower()
+    wants_page = "text/html" in request.headers.get(hdrs.ACCEPT, "")
+    return not name or (wants_page and first not in _NOT_PAGES)
+
+
+def page_headers(config: Config) -> dict[str, str]:
+    """Keep the viewer's pages apart from other sites, and let them load nothing from elsewhere.
+
+    Cross-origin isolation (COOP, COEP) gives OHIF's workers shared memory.
+    """
+    origins = " ".join(config.server.allowed_origins)
+    return {
+        "Content-Security-Policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
+        "connect-src 'self' data: blob:; worker-src 'self' blob:; object-src 'self' blob:; frame-src 'self' blob:; "
+        f"base-uri 'self'; form-action 'self'; frame-ancestors 'self' {origins}".rstrip(),
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Embedder-Policy": "require-corp",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def viewer_config(config: Config) -> str:
+    """Write OHIF's ``app-config.js``: our proxy as its only source, our sign-in page where it meets a 401."""
+    google = config.dicomweb.upstream == "google"
+    source = {
+        "namespace": "@ohif/extension-default.dataSourcesModule.dicomweb",
+        "sourceName": "pacsbridge",
+        "configuration": {
+            "friendlyName": config.media.institution or "Images",
+            "name": "pacsbridge",
+            "qidoRoot": PUBLIC_PREFIX,
+            "wadoRoot": PUBLIC_PREFIX,
+            "wadoUriRoot": f"{PUBLIC_PREFIX}/wado",
+            "qidoSupportsIncludeField": True,
+            "supportsReject": False,
+            "supportsStow": False,
+            "dicomUploadEnabled": False,
+            "supportsFuzzyMatching": google,
+            "supportsWildcard": not google,
+            "imageRendering": "wadors",
+            "thumbnailRendering": "rendered",
+            "enableStudyLazyLoad": True,
+            "singlepart": "bulkdata,video",
+            "bulkDataURI": {"enabled": True, "relativeResolution": "studies"},
+            "omitQuotationForMultipartRequest": True,
+        },
+    }
+    settings = {
+        "name": "pacsbridge",
+        "routerBasename": "/",
+        "extensions": [],
+        "modes": [],
+        "customizationService": {},
+        "showStudyList": True,
+        "maxNumberOfWebWorkers": 3,
+        "showWarningMessageForCrossOrigin": False,
+        "showCPUFallbackMessage": True,
+        "showLoadingIndicator": True,
+        "strictZSpacingForVolumeViewport": True,
+        "groupEnabledModesFirst": True,
+        "showErrorDetails": "dev",
+        "maxNumRequests": {"interaction": 100, "thumbnail": 75, "prefetch": 25},
+        "defaultDataSourceName": "pacsbridge",
+        "dataSources": [source],
+    }
+    # The text stands in a script of its own, never in a page.
+    return f"window.config = {json.dumps(settings, indent=2)};\n{_ON_401}"
+
+
+_ON_401 = """\
+window.config.httpErrorHandler = function (error) {
+  if (error && error.status === 401) {
+    window.location.assign('/login?next=' + encodeURIComponent(window.location.pathname + window.location.search));
+  }
+};
+"""

@@ -1,0 +1,164 @@
+"""Real OHIF in a real browser, through pacsbridge, to Orthanc behind a front that behaves as Google does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.async_api import expect
+
+from pacsbridge.accounts.values import Grants, Role
+from tests.accounts.examples import PASSWORD
+from tests.browser import WITH_WEBGL, chromium
+from tests.dicomweb.conftest import _cheap_hashes, archive, google, key
+from tests.dicomweb.viewing import running_viewing
+from tests.peers import free_port, leave_out, require, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from playwright.async_api import Page
+
+    from tests.browser import Chromium
+    from tests.dicomweb.conftest import Archive
+    from tests.dicomweb.viewing import Viewing
+    from tests.google import GoogleFront
+
+__all__ = ["_cheap_hashes", "archive", "google", "key"]
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60_000
+#: The image of the tests is a ramp: black, white, and every gray between.
+_GRAYS = """canvas => {
+  const {width, height} = canvas;
+  const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;
+  const grays = new Set();
+  for (let index = 0; index < data.length; index += 4) grays.add(data[index]);
+  return grays.size;
+}"""
+
+
+@pytest.fixture(scope="session")
+def ohif(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a built OHIF: the one that is there, else one from npm, for all workers."""
+    present = Path(os.environ.get("PACSBRIDGE_TEST_OHIF", ROOT / "ohif"))
+    if (present / "index.html").is_file():
+        return present
+    require("npm")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ohif"
+    with (folder.parent / "ohif.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run(ROOT / "scripts/get-ohif", folder, timeout=100)
+    if done.returncode:
+        leave_out(f"OHIF can't be had from npm: {done.stdout[-300:]}")
+    return folder
+
+
+@pytest.fixture
+async def viewing(
+    google: GoogleFront, ohif: Path, tmp_path: Path, _cheap_hashes: None
+) -> AsyncIterator[Viewing]:
+    """Give pacsbridge with OHIF, whose access tokens live for three seconds."""
+    port = free_port()
+    async with running_viewing(
+        tmp_path,
+        server={"port": port, "public_url": f"http://127.0.0.1:{port}", "allowed_origins": []},
+        accounts={"access_token_minutes": 0.05},
+        dicomweb={"upstream": "google", "ohif_dir": str(ohif)},
+        google=google.config(google.write_credentials(tmp_path / "account.json")),
+    ) as viewing:
+        yield viewing
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Chromium]:
+    async with chromium(WITH_WEBGL) as browser:
+        yield browser
+
+
+async def see_the_image(page: Page) -> None:
+    """Wait until pixels of the image are on the screen."""
+    canvas = page.locator("canvas.cornerstone-canvas").first
+    await expect(canvas).to_be_visible(timeout=PATIENCE)
+    for _ in range(200):
+        if await canvas.evaluate(_GRAYS) > 50:
+            return
+        await page.wait_for_timeout(200)
+    pytest.fail("nothing but one colour on the canvas")
+
+
+async def sign_in(page: Page, viewing: Viewing, email: str) -> None:
+    await page.goto(f"{viewing.url}/login")
+    await page.fill("[name=email]", email)
+    await page.fill("[name=password]", PASSWORD)
+    await page.keyboard.press("Enter")
+
+
+async def test_a_doctor_signs_in_opens_a_study_and_reads_on(
+    viewing: Viewing, browser: Chromium, archive: Archive
+) -> None:
+    await viewing.user("doctor@example.org", Role.DOCTOR)
+    page = await browser.page(viewport={"width": 1400, "height": 900})
+    await sign_in(page, viewing, "doctor@example.org")
+    await expect(page.get_by_text("Bobson, Bob")).to_be_visible(timeout=PATIENCE)
+    await page.get_by_text("ANN1").click()
+    await page.get_by_text(re.compile("Basic")).first.click()
+    await see_the_image(page)
+    assert archive.ann.StudyInstanceUID in page.url
+    await page.reload()
+    await see_the_image(page)
+    # The access token of the sign-in is worn out by now; what is opened next still comes.
+    await page.wait_for_timeout(4000)
+    await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.bob.StudyInstanceUID}")
+    await see_the_image(page)
+    await browser.close_pages()
+    read = [row for row in await viewing.audited() if row["event"] == "read a study"]
+    assert {row["study_iuid"] for row in read} == {archive.ann.StudyInstanceUID, archive.bob.StudyInstanceUID}
+    assert len(read) == 2
+
+
+async def test_a_patient_opens_a_link_and_reaches_own_studies_only(
+    viewing: Viewing, browser: Chromium, archive: Archive
+) -> None:
+    studies = [archive.ann.StudyInstanceUID, archive.ann_too.StudyInstanceUID]
+    body = {"reference": "r1", "patient_name": "Annson^Ann", "study_iuids": studies}
+    async with viewing.session.post(f"{viewing.url}/api/shortlinks", json=body) as answer:
+        link = (await answer.json())["url"]
+    page = await browser.page(viewport={"width": 1400, "height": 900})
+    shown: list[str] = []
+    page.on("response", lambda response: shown.append(response.url))
+    await page.goto(link)
+    await see_the_image(page)
+    assert studies[0] in page.url
+    # The second one is offered as another study of the patient, and nobody else's.
+    panel = page.locator("[data-cy='studyBrowser-panel']")
+    await expect(panel.get_by_text("02-Jan-2025")).to_have_count(2, timeout=PATIENCE)
+    await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={studies[1]}")
+    await see_the_image(page)
+    assert not [url for url in shown if archive.bob.StudyInstanceUID in url]
+    await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.bob.StudyInstanceUID}")
+    await expect(page.locator("canvas.cornerstone-canvas")).to_have_count(0)
+    await expect(
+        page.get_by_text(re.compile("not (available|found)|unavailable", re.IGNORECASE)).first
+    ).to_be_visible()
+    await browser.close_pages()
+
+
+async def test_a_stranger_is_led_to_the_sign_in_page(
+    viewing: Viewing, browser: Chromium, archive: Archive
+) -> None:
+    page = await browser.page()
+    await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.ann.StudyInstanceUID}")
+    await page.wait_for_url(re.compile(r"/login\?next="), timeout=PATIENCE)
+    await viewing.user("ann@example.org", Role.PATIENT, Grants((archive.ann.StudyInstanceUID,)))
+    await page.fill("[name=email]", "ann@example.org")
+    await page.fill("[name=password]", PASSWORD)
+    await page.keyboard.press("Enter")
+    await see_the_image(page)
+    await browser.close_pages()
+    browser.complaints[:] = [text for text in browser.complaints if "401" not in text]
