@@ -403,9 +403,9 @@ async def test_the_oldest_disc_gives_way_never_one_that_is_read(start: MakeServi
     service = await start(media=media)
     discs = {}
     async with service.disc("B0") as oldest:
-        for number in ("B1", "B2"):  # B2 needs the room of B1, which is younger than B0 but not being read
-            async with service.disc(number) as kept:
-                discs[number] = kept
+        for name in ("B1", "B2"):  # B2 needs the room of B1, which is younger than B0 but not being read
+            async with service.disc(name) as kept:
+                discs[name] = kept
         assert (oldest.gone, discs["B1"].gone, discs["B2"].gone) == (False, True, False)
         assert len(b"".join(oldest.disc.read_chunks())) == oldest.disc.size
         async with service.disc("B2"):

@@ -65,13 +65,14 @@ async def test_two_requests_for_one_disc_retrieve_once(make_pacs: MakePacs, tmp_
 
 
 async def test_nothing_stalls_the_event_loop(
-    orthanc: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_pacs: MakePacs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disc of 2,000 small instances, and its removal: no callback of the loop takes long.
 
     What is measured is the processor's time of the loop's thread, since other load on the machine is no stall.
     """
-    orthanc.upload(make_ct_series(tmp_path / "pacs", SMALL, size=16))
+    make_ct_series(tmp_path / "pacs", SMALL, size=16)
+    pacs = make_pacs(folder=tmp_path / "pacs")  # real archives take minutes to be filled with so many
     media = {"keep_minutes": 0, "spool_dir": str(tmp_path / "spool")}
     slow: list[tuple[float, str]] = []
     run = asyncio.Handle._run
@@ -83,7 +84,7 @@ async def test_nothing_stalls_the_event_loop(
         if took > STALL_SECONDS:
             slow.append((took, repr(handle)))
 
-    async with running(make_config(tmp_path, orthanc, pacs=PEER, media=media)) as service:
+    async with running(make_config(tmp_path, pacs, pacs=PEER, media=media)) as service:
         with monkeypatch.context() as patch:
             patch.setattr(asyncio.Handle, "_run", measured)
             status, _, body = await service.get(DOWNLOAD, accession_number="A1")

@@ -264,7 +264,7 @@ def test_check_says_what_is_well(orthanc: Orthanc, tmp_path: Path) -> None:
     config = write_config(tmp_path, a_config(tmp_path, orthanc))
     code, said = run_program("check", "--config", config)
     assert code == 0, said
-    lines = dict(reversed(line.split(None, 2)[:2]) for line in said.splitlines())
+    lines = {line.split()[1]: line.split()[0] for line in said.splitlines()}
     assert lines["pacs"] == lines["storage_scp"] == lines["destination"] == lines["spool"] == "ok"
     assert lines["publisher"] == lines["patient_api"] == lines["viewer"] == "off"
     with Program(config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -191,6 +192,17 @@ async def test_what_is_open_is_described_as_open(desk: Desk, locked_desk: Desk) 
     assert {} in await security(desk, "/api/jobs")
     assert {} not in await security(locked_desk, "/api/jobs")
     assert {} not in await security(desk, "/api/admin/users")
+
+
+def test_the_documentation_names_the_same_paths_and_errors() -> None:
+    document, text = whole(), (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<=[ `])(/(?:api/|auth/|s/|mkiso|send_)[\w./{}-]*)", text))
+    assert named
+    assert named <= set(document["paths"])
+    rows = [re.findall(r"[^|]+", row) for row in text.partition("| status | code")[2].splitlines()[2:]]
+    told = {code: row[0] for row in rows if row for code in re.findall(r"`(\w+)`", f"{row[1]} {row[2]}")}
+    for code, error in document["x-error-codes"].items():
+        assert error["status"] == "default" or str(error["status"]) in told[code], code
 
 
 def test_what_is_switched_off_is_left_out() -> None:
