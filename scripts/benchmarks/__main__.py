@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.benchmarks import disc, resources, retrieve, store
+from scripts.benchmarks import disc, latency, proxies, resources, retrieve, store
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.report import as_json, as_table, surroundings
 
@@ -26,6 +26,8 @@ MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Line]]] = {
     "P3": store.send,
     "P4": disc.measure,
     "P5 P6": resources.measure,
+    "P7 P8": proxies.measure,
+    "P9": latency.measure,
 }
 _ROUNDS = 3
 

@@ -136,9 +136,13 @@ class Service:
         return Download(time.time() - began, waited, length)
 
     def _last_received_at(self) -> float:
-        """When the last instance in the spool was written; only right while one disc is made."""
-        [folder] = self.spool.glob("job-*")
-        return max(entry.stat().st_mtime for entry in os.scandir(folder) if entry.name.endswith(".dcm"))
+        """When the last instance in the spool was written; of use while one disc is made only."""
+        return max(
+            entry.stat().st_mtime
+            for folder in self.spool.glob("job-*")
+            for entry in os.scandir(folder)
+            if entry.name.endswith(".dcm")
+        )
 
 
 def _parse(head: bytes) -> tuple[int, int]:
