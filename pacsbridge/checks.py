@@ -15,10 +15,11 @@ from sqlalchemy import text
 
 from pacsbridge.config import ConfigError
 from pacsbridge.db import Database
+from pacsbridge.dimse.move import Final, MoveAssociation, NoAssociation
 from pacsbridge.dimse.query import ask
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
 from pacsbridge.dimse.scp import PortUnavailable, StorageScp
-from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, VERIFICATION, Peer, Scu, next_message_id
+from pacsbridge.dimse.scu import VERIFICATION, Peer, Scu
 from pacsbridge.errors import PacsbridgeError
 from pacsbridge.his.patients import PatientApiFailure
 
@@ -202,12 +203,23 @@ async def probe_destination(config: Config, port: ScpPort) -> str | None:
     identifier.QueryRetrieveLevel = "STUDY"
     identifier.StudyInstanceUID = generate_uid()
 
-    def move() -> int | None:
-        with Scu(_bounded(Peer.pacs(config.pacs)), STUDY_ROOT_MOVE) as scu:
-            responses = list(scu.move(identifier, port.ae_title, next_message_id()))
-        return responses[-1].get("Status") if responses else None
+    association = MoveAssociation(_bounded(Peer.pacs(config.pacs)))
 
-    status = await asyncio.to_thread(move)
+    def move() -> Final | None:
+        try:
+            association.open()
+        except NoAssociation as refused:
+            raise refused.error from refused
+        try:
+            return association.move(identifier, port.ae_title)
+        finally:
+            association.close()
+
+    try:
+        final = await asyncio.to_thread(move)
+    finally:
+        association.abort()  # when nobody waits for it any more
+    status = final.status if final else None
     if status == MOVE_DESTINATION_UNKNOWN:
         raise ProbeFailed(
             f"the PACS does not know it; register there AE title {port.ae_title}, this machine's address, "

@@ -1,4 +1,4 @@
-"""What callers send as JSON, checked field by field."""
+"""What callers send as JSON, checked field by field, and what forms send."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 _JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
 
 
 async def json_object(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
@@ -42,13 +43,17 @@ async def json_object(request: web.Request, *, optional: bool = False) -> dict[s
 
 
 async def form_fields(request: web.Request) -> dict[str, str]:
-    """Read a form, urlencoded or multipart.
+    """Read a form as browsers send it; multipart is for files, and there are none here.
 
     Raises
     ------
     InvalidParameter
-        It can't be read as a form; a field is a file.
+        It can't be read as a form.
     """
+    if not request.can_read_body:
+        return {}
+    if request.content_type != _FORM:
+        raise InvalidParameter(f"Send a form, with Content-Type: {_FORM}.")
     try:
         async with asyncio.timeout(request.app[SERVICES].config.server.read_timeout_seconds):
             form = await request.post()
@@ -56,8 +61,6 @@ async def form_fields(request: web.Request) -> dict[str, str]:
         raise InvalidParameter("The form did not arrive in time.") from None
     except (ValueError, LookupError):
         raise InvalidParameter("The body can't be read as a form.") from None
-    if not all(isinstance(value, str) for value in form.values()):
-        raise InvalidParameter("A form field must be text.")
     return {name: str(value) for name, value in form.items()}
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
@@ -17,7 +19,7 @@ from tests.dicomweb.viewing import running_viewing
 from tests.http.desk import cheap_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Sequence
 
     from tests.dicomweb.conftest import Archive
     from tests.dicomweb.raw import RawAnswer
@@ -64,18 +66,38 @@ async def hunt(viewing: Viewing, archive: Archive) -> Hunt:
     return Hunt(archive, await viewing.user("ann@example.org", Role.PATIENT, grants))
 
 
+ROOT = "/dicomWeb"
+
+
+@dataclass(frozen=True)
+class Places:
+    """The paths of one's own study and of another's."""
+
+    own: str
+    other: str
+    listed: list[tuple[str, str, int, tuple[str, ...]]] = field(default_factory=list)
+
+    def paths(self, uid: str) -> tuple[str, str, str]:
+        """Give the paths of a study, its first series and its first image."""
+        study = f"{ROOT}/studies/{uid}"
+        return study, f"{study}/series/{uid}.1", f"{study}/series/{uid}.1/instances/{uid}.1.1"
+
+    def add(self, status: int, *targets: str, method: str = "GET", headers: Sequence[str] = ()) -> None:
+        self.listed.extend((method, target, status, tuple(headers)) for target in targets)
+
+
 def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]]]:
     """Method, target, expected status and headers of each."""
-    listed: list[tuple[str, str, int, tuple[str, ...]]] = []
+    places = Places(own, other)
+    for section in (_own, _others, _mixed, _steps, _words, _searches, _renderer, _by_uri, _changes, _headers):
+        section(places)
+    return places.listed
 
-    def add(status: int, *targets: str, method: str = "GET", headers: Sequence[str] = ()) -> None:
-        listed.extend((method, target, status, tuple(headers)) for target in targets)
 
-    w = "/dicomWeb"
-    mine, theirs = f"{w}/studies/{own}", f"{w}/studies/{other}"
-    my_series, their_series = f"{mine}/series/{own}.1", f"{theirs}/series/{other}.1"
-    my_image, their_image = f"{my_series}/instances/{own}.1.1", f"{their_series}/instances/{other}.1.1"
+def _own(places: Places) -> None:
     # One's own: it works at all.
+    add = places.add
+    mine, my_series, my_image = places.paths(places.own)
     add(
         OK,
         mine,
@@ -87,7 +109,12 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
     )
     add(OK, f"{my_series}/instances", my_image, f"{my_image}/metadata", f"{my_image}/frames/1")
     add(OK, f"{my_image}/rendered", f"{my_image}/frames/1/rendered", f"{my_image}/bulk/7fe00010")
+
+
+def _others(places: Places) -> None:
     # Another's, at every level, in every form.
+    add = places.add
+    theirs, their_series, their_image = places.paths(places.other)
     for base in (theirs, their_series, their_image):
         add(
             REFUSED,
@@ -109,11 +136,22 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
     )
     add(REFUSED, f"{their_image}/bulkdata/00420011", f"{their_image}/bulkdata/0040A730/1/0040A160")
     add(REFUSED, theirs, their_image, method="HEAD")
+
+
+def _mixed(places: Places) -> None:
     # Another's series or image below one's own study.
+    other, add = places.other, places.add
+    mine, my_series, _ = places.paths(places.own)
     add(NOT_FOUND, f"{mine}/series/{other}.1/metadata", f"{mine}/series/{other}.1/instances/{other}.1.1")
     add(NOT_FOUND, f"{my_series}/instances/{other}.1.1", f"{my_series}/instances/{other}.1.1/frames/1")
     add(NOT_FOUND, f"{mine}/series/{other}.1/instances/{other}.1.1/rendered")
+
+
+def _steps(places: Places) -> None:
     # Steps and escapes.
+    own, other, add = places.own, places.other, places.add
+    mine, _, _ = places.paths(places.own)
+    theirs, _, their_image = places.paths(places.other)
     for step in (
         "..",
         "%2e%2e",
@@ -149,7 +187,12 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
         "%ef%bc%8f",
         "\\",
     ):
-        add(NOT_FOUND, f"{w}/studies{slash}{other}", f"{w}{slash}studies/{other}", f"{theirs}{slash}series")
+        add(
+            NOT_FOUND,
+            f"{ROOT}/studies{slash}{other}",
+            f"{ROOT}{slash}studies/{other}",
+            f"{theirs}{slash}series",
+        )
         add(NOT_FOUND, f"{mine}{slash}..{slash}{other}")
     for end in (
         "/",
@@ -173,7 +216,13 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
         "%2C",
     ):
         add(NOT_FOUND, f"{theirs}{end}", f"{their_image}/frames/1{end}", f"{mine}{end}")
+
+
+def _words(places: Places) -> None:
     # Other letters and other words.
+    own, other, add = places.own, places.other, places.add
+    mine, _, my_image = places.paths(places.own)
+    theirs, _, _ = places.paths(places.other)
     for word in (
         "Studies",
         "STUDIES",
@@ -185,29 +234,29 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
         "wado-rs",
         "rs",
     ):
-        add(NOT_FOUND, f"{w}/{word}/{other}", f"{w}/{word}/{other}/series")
+        add(NOT_FOUND, f"{ROOT}/{word}/{other}", f"{ROOT}/{word}/{other}/series")
     add(
         NOT_FOUND,
-        f"{w}/studies/{own},{other}",
-        f"{w}/studies/{own}%2C{other}",
-        f"{w}/studies/{own}\\{other}",
-        f"{w}/studies/*",
+        f"{ROOT}/studies/{own},{other}",
+        f"{ROOT}/studies/{own}%2C{other}",
+        f"{ROOT}/studies/{own}\\{other}",
+        f"{ROOT}/studies/*",
     )
     add(
         NOT_FOUND,
-        f"{w}/studies/{own}%5C{other}/series",
-        f"{w}/studies/{own}+{other}",
-        f"{w}/studies/{own}%00{other}",
+        f"{ROOT}/studies/{own}%5C{other}/series",
+        f"{ROOT}/studies/{own}+{other}",
+        f"{ROOT}/studies/{own}%00{other}",
     )
     add(
         NOT_FOUND,
-        f"{w}/studies/{other}x",
-        f"{w}/studies/x{other}",
-        f"{w}/studies/.{other}",
-        f"{w}/studies/{other}..1",
-        f"{w}/studies/-1",
+        f"{ROOT}/studies/{other}x",
+        f"{ROOT}/studies/x{other}",
+        f"{ROOT}/studies/.{other}",
+        f"{ROOT}/studies/{other}..1",
+        f"{ROOT}/studies/-1",
     )
-    add(NOT_FOUND, f"{w}/studies/" + "1" * 65, f"{w}/studies/{quote('١.٢')}")
+    add(NOT_FOUND, f"{ROOT}/studies/" + "1" * 65, f"{ROOT}/studies/{quote('١.٢')}")
     add(
         NOT_FOUND,
         f"{mine}/series/{own}.1/{other}",
@@ -233,18 +282,18 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
     )
     add(
         NOT_FOUND,
-        f"{w}/",
-        w,
-        f"{w}//",
-        f"{w}studies/{other}",
-        f"{w}x/studies/{other}",
-        f"{w}/instances/{other}.1.1",
-        f"{w}/series/{other}.1",
+        f"{ROOT}/",
+        ROOT,
+        f"{ROOT}//",
+        f"{ROOT}studies/{other}",
+        f"{ROOT}x/studies/{other}",
+        f"{ROOT}/instances/{other}.1.1",
+        f"{ROOT}/series/{other}.1",
     )
     add(
         NOT_FOUND,
-        f"{w}/instances/{other}.1.1/frames/1",
-        f"{w}/../dicomWeb/studies/{other}",
+        f"{ROOT}/instances/{other}.1.1/frames/1",
+        f"{ROOT}/../dicomWeb/studies/{other}",
         f"/x/../dicomWeb/studies/{other}",
     )
     add(
@@ -260,15 +309,20 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
         f"http://127.0.0.1{theirs}",
         f"HTTP://images.example.org{mine}",
     )
+
+
+def _searches(places: Places) -> None:
     # Searches: the rows are one's own, whatever the query says.
+    own, other, add = places.own, places.other, places.add
+    mine, my_series, _ = places.paths(places.own)
     add(
         REFUSED,
-        f"{w}/series",
-        f"{w}/instances",
-        f"{w}/series?StudyInstanceUID={other}",
-        f"{w}/instances?SOPInstanceUID={other}.1.1",
+        f"{ROOT}/series",
+        f"{ROOT}/instances",
+        f"{ROOT}/series?StudyInstanceUID={other}",
+        f"{ROOT}/instances?SOPInstanceUID={other}.1.1",
     )
-    add(REFUSED, f"{w}/series?StudyInstanceUID={own}", f"{w}/instances?includefield=all")
+    add(REFUSED, f"{ROOT}/series?StudyInstanceUID={own}", f"{ROOT}/instances?includefield=all")
     for key in (
         "StudyInstanceUID",
         "studyinstanceuid",
@@ -283,9 +337,9 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
     ):
         add(
             OK,
-            f"{w}/studies?{key}={other}",
-            f"{w}/studies?{key}={own},{other}",
-            f"{w}/studies?{key}={own}\\{other}".replace("\\", "%5C"),
+            f"{ROOT}/studies?{key}={other}",
+            f"{ROOT}/studies?{key}={own},{other}",
+            f"{ROOT}/studies?{key}={own}\\{other}".replace("\\", "%5C"),
         )
         add(
             OK,
@@ -293,7 +347,12 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
             f"{mine}/instances?{key}={other}",
             f"{my_series}/instances?{key}={other}",
         )
-        add(OK, f"{w}/studies?{key}={own}&{key}={other}", f"{w}/studies?{key}=", f"{w}/studies?{key}=*")
+        add(
+            OK,
+            f"{ROOT}/studies?{key}={own}&{key}={other}",
+            f"{ROOT}/studies?{key}=",
+            f"{ROOT}/studies?{key}=*",
+        )
     for query in (
         "PatientID=BOB-ID",
         "00100020=BOB-ID",
@@ -326,22 +385,36 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
         "PatientID=",
         "a&b&c",
     ):
-        add(OK, f"{w}/studies?{query}", f"{mine}/series?{query}")
+        add(OK, f"{ROOT}/studies?{query}", f"{mine}/series?{query}")
     add(
         BAD,
-        f"{w}/studies?limit=-1",
-        f"{w}/studies?limit=x",
-        f"{w}/studies?offset=1e9",
-        f"{w}/studies?limit=1&limit=2",
-        f"{w}/studies?x=%ff",
+        f"{ROOT}/studies?limit=-1",
+        f"{ROOT}/studies?limit=x",
+        f"{ROOT}/studies?offset=1e9",
+        f"{ROOT}/studies?limit=1&limit=2",
+        f"{ROOT}/studies?x=%ff",
     )
-    add(BAD, f"{w}/studies?a=<b>\x80", f"{w}/studies?" + "&".join(["a=1"] * 300), f"{w}/studies?limit=")
+    add(
+        BAD,
+        f"{ROOT}/studies?a=<b>\x80",
+        f"{ROOT}/studies?" + "&".join(["a=1"] * 300),
+        f"{ROOT}/studies?limit=",
+    )
+
+
+def _renderer(places: Places) -> None:
     # What a renderer is told may not name another image.
+    other, add = places.other, places.add
+    mine, _, my_image = places.paths(places.own)
     add(OK, f"{my_image}/rendered?objectUID={other}.1.1&presentationUID={other}.1.1&window=40,400,linear")
     add(OK, f"{mine}/metadata?StudyInstanceUID={other}", f"{my_image}/frames/1?instance={other}.1.1")
-    add(BAD, f"{w}/studies/１")  # the parser of HTTP refuses it
+    add(BAD, f"{ROOT}/studies/１")  # the parser of HTTP refuses it
+
+
+def _by_uri(places: Places) -> None:
     # WADO-URI.
-    uri = f"{w}/wado?requestType=WADO"
+    own, other, add = places.own, places.other, places.add
+    uri = f"{ROOT}/wado?requestType=WADO"
     add(
         OK,
         f"{uri}&studyUID={own}&seriesUID={own}.1&objectUID={own}.1.1",
@@ -361,8 +434,8 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
         BAD,
         f"{uri}&studyUID={own}&studyUID={other}&seriesUID={own}.1&objectUID={own}.1.1",
         f"{uri}&studyUID={own}",
-        w + "/wado",
-        f"{w}/wado?studyUID={own}",
+        ROOT + "/wado",
+        f"{ROOT}/wado?studyUID={own}",
     )
     add(
         BAD,
@@ -377,16 +450,35 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
     add(
         NOT_FOUND,
         f"/wado?requestType=WADO&studyUID={other}&seriesUID={other}.1&objectUID={other}.1.1",
-        f"{w}?requestType=WADO&studyUID={other}",
+        f"{ROOT}?requestType=WADO&studyUID={other}",
     )
+
+
+def _changes(places: Places) -> None:
     # Changing something.
+    add = places.add
+    mine, my_series, my_image = places.paths(places.own)
+    theirs, _, _ = places.paths(places.other)
     for method in ("PUT", "PATCH", "TRACE", "PROPFIND", "LINK"):
-        add(NOT_ALLOWED, mine, theirs, f"{w}/studies", method=method)
+        add(NOT_ALLOWED, mine, theirs, f"{ROOT}/studies", method=method)
     add(REFUSED, mine, theirs, my_series, my_image, method="DELETE")
-    add(NOT_ALLOWED, f"{w}/studies", f"{mine}/metadata", f"{w}/series", f"{mine}/series", method="DELETE")
-    add(REFUSED, f"{w}/studies", mine, theirs, method="POST")
-    add(NOT_ALLOWED, my_series, f"{theirs}/series", f"{w}/instances", f"{mine}/metadata", method="POST")
+    add(
+        NOT_ALLOWED,
+        f"{ROOT}/studies",
+        f"{mine}/metadata",
+        f"{ROOT}/series",
+        f"{mine}/series",
+        method="DELETE",
+    )
+    add(REFUSED, f"{ROOT}/studies", mine, theirs, method="POST")
+    add(NOT_ALLOWED, my_series, f"{theirs}/series", f"{ROOT}/instances", f"{mine}/metadata", method="POST")
+
+
+def _headers(places: Places) -> None:
     # Headers that some servers follow.
+    other, add = places.other, places.add
+    mine, _, _ = places.paths(places.own)
+    theirs, _, _ = places.paths(places.other)
     for header in (
         f"X-Original-URL: {theirs}",
         f"X-Rewrite-URL: {theirs}",
@@ -398,8 +490,7 @@ def hand_made(own: str, other: str) -> list[tuple[str, str, int, tuple[str, ...]
         add(OK, f"{mine}/series", headers=[header])
     add(REFUSED, theirs, headers=["Range: bytes=0-9"])
     add(REFUSED, theirs, headers=['Accept: multipart/related; type="application/dicom"; transfer-syntax=*'])
-    add(406, f"{w}/studies", headers=["Accept: application/dicom+xml"])
-    return listed
+    add(406, f"{ROOT}/studies", headers=["Accept: application/dicom+xml"])
 
 
 async def test_hand_made_requests_get_what_is_expected(hunt: Hunt, viewing: Viewing) -> None:
@@ -522,7 +613,7 @@ def _targets(own: str, other: str) -> st.SearchStrategy[str]:
     return st.tuples(prefix, path | good, query).map("".join).map(_on_one_line)
 
 
-def _query(drawn: tuple[list[tuple[str, str]], Callable[[str], str]]) -> str:
+def _query(drawn: tuple[list[tuple[str, str]], Any]) -> str:
     pairs, escape = drawn
     return "?" + "&".join(f"{escape(name)}={escape(value)}" for name, value in pairs) if pairs else ""
 
@@ -562,14 +653,10 @@ def test_ten_thousand_generated_requests(
     own, other = archive.ann.StudyInstanceUID, archive.bob.StudyInstanceUID
     one = st.tuples(_METHODS, _targets(own, other), _HEADERS)
     with asyncio.Runner() as runner:
-
-        async def start() -> AsyncIterator[Viewing]:
-            section = {"upstream": "dicomweb", "url": archive.root}
-            async with running_viewing(tmp_path_factory.mktemp("hunt"), dicomweb=section) as viewing:
-                yield viewing
-
-        opened = start()
-        viewing = runner.run(anext(opened))  # type: ignore[arg-type] # an async generator's anext is awaitable
+        stack = AsyncExitStack()
+        section = {"upstream": "dicomweb", "url": archive.root}
+        folder = tmp_path_factory.mktemp("hunt")
+        viewing = runner.run(stack.enter_async_context(running_viewing(folder, dicomweb=section)))
         token = runner.run(viewing.user("ann@example.org", Role.PATIENT, Grants((own,))))
         hunt = Hunt(archive, token)
 
@@ -595,7 +682,7 @@ def test_ten_thousand_generated_requests(
         try:
             example()
         finally:
-            runner.run(opened.aclose())  # type: ignore[attr-defined] # it is a generator
+            runner.run(stack.aclose())
     assert asked_in_all >= 10_000 / _PARTS
 
 

@@ -11,7 +11,6 @@ import aiohttp
 from pacsbridge.accounts import audit
 from pacsbridge.accounts.service import Accounts
 from pacsbridge.accounts.users import NewUser
-from pacsbridge.accounts.values import Grants, Role
 from pacsbridge.app import access_policy, running_server
 from pacsbridge.config import Config
 from pacsbridge.db import Database, upgrade_in_thread
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from pacsbridge.accounts.values import Grants, Role
     from pacsbridge.dicomweb.service import Dicomweb
 
 ORIGIN = "https://viewer.example"
@@ -43,13 +43,6 @@ class Answer:
         import json
 
         return json.loads(self.body)
-
-
-class _NoDiscs:
-    """The engine of jobs, which has none."""
-
-    async def finish_orders(self, seconds: float) -> None:
-        """Have nothing to finish."""
 
 
 @dataclass

@@ -39,7 +39,7 @@ class Hospital:
 
     def __init__(self, config: Config, studies: dict[str, str]) -> None:
         self.port = config.server.port
-        self.document = whole(config.server.public_url)
+        self.document = whole(config.server.public_url, viewer=False)
         self.endpoints = list(endpoints(self.document))
         self.known: dict[str, tuple[str, ...]] = {}
         self.sessions: dict[str, dict[str, bytes]] = {}
@@ -196,12 +196,13 @@ def check(document: Any, made: Made, answer: Answer) -> None:
         assert problems(document, schema, json.loads(answer.content)) == []
 
 
+@pytest.mark.timeout(300)  # many requests, and a busy machine is no failure
 def test_nothing_that_is_sent_is_too_odd_to_be_answered(hospital: Hospital) -> None:
     sent: list[tuple[str, int]] = []
 
     @settings(
         max_examples=EXAMPLES,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        phases=(Phase.generate, Phase.shrink),
         database=None,
         suppress_health_check=list(HealthCheck),
     )

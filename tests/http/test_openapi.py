@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -42,10 +43,11 @@ KEYS = {
 }  # fmt: skip
 
 
-def make_everything(**server: Any) -> web.Application:
+def make_everything(folder: Path, **server: Any) -> web.Application:
     """Make the application with every feature that has addresses of its own; it is not run."""
     nothing = cast("Any", None)
-    config = Config.model_validate({"server": server})
+    (folder / "index.html").write_text("<!doctype html>")
+    config = Config.model_validate({"server": server, "dicomweb": {"ohif_dir": str(folder)}})
     return make_app(Services(config=config, works=nothing, patients=nothing, checks=nothing))
 
 
@@ -72,9 +74,9 @@ def references(value: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def test_no_route_is_undescribed_and_nothing_is_described_that_is_not_there() -> None:
+def test_no_route_is_undescribed_and_nothing_is_described_that_is_not_there(tmp_path: Path) -> None:
     described = {(endpoint.method, endpoint.path) for endpoint in endpoints(whole())}
-    there = routes(make_everything())
+    there = routes(make_everything(tmp_path))
     # A route for any method is narrowed down by its handler.
     open_ended = {path for method, path in there if method == "*"}
     assert {path for _, path in described} >= open_ended
@@ -180,7 +182,7 @@ async def test_it_is_served_with_version_and_address(locked_desk: Desk) -> None:
     assert answer.status == 200
     assert answer.json["info"]["version"] == __version__
     assert answer.json["servers"] == [{"url": "http://localhost:8080"}]
-    assert answer.json == whole()
+    assert answer.json == whole(viewer=False)
 
 
 async def test_what_is_open_is_described_as_open(desk: Desk, locked_desk: Desk) -> None:
@@ -193,8 +195,19 @@ async def test_what_is_open_is_described_as_open(desk: Desk, locked_desk: Desk) 
     assert {} not in await security(desk, "/api/admin/users")
 
 
-def test_what_is_switched_off_is_left_out() -> None:
-    paths = {path for _, path in routes(make_everything(legacy_php_routes=False))}
+def test_the_documentation_names_the_same_paths_and_errors() -> None:
+    document, text = whole(), (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<=[ `])(/(?:api/|auth/|s/|mkiso|send_)[\w./{}-]*)", text))
+    assert named
+    assert named <= set(document["paths"])
+    rows = [re.findall(r"[^|]+", row) for row in text.partition("| status | code")[2].splitlines()[2:]]
+    told = {code: row[0] for row in rows if row for code in re.findall(r"`(\w+)`", f"{row[1]} {row[2]}")}
+    for code, error in document["x-error-codes"].items():
+        assert error["status"] == "default" or str(error["status"]) in told[code], code
+
+
+def test_what_is_switched_off_is_left_out(tmp_path: Path) -> None:
+    paths = {path for _, path in routes(make_everything(tmp_path, legacy_php_routes=False))}
     assert set(read()["paths"]) - paths == {
         "/mkiso.php",
         "/mkiso2.php",
