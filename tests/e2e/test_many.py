@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 DOWNLOAD = "/api/iso/download"
 PEER = {"connect_timeout_seconds": 20, "response_timeout_seconds": 60}
 SMALL = 2000
-#: A longer stall of the event loop would be felt by everybody who is served.
-STALL_SECONDS = 0.2
+#: A tenth of a second in one callback would be felt by everybody who is served; there is to be none of twice that.
+STALL_SECONDS = 0.1
 
 
 async def test_20_requests_for_10_discs_over_2_ports(orthanc: Orthanc, tmp_path: Path) -> None:
