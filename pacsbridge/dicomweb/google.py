@@ -146,11 +146,10 @@ class GoogleCredentials:
             There is no token to be had; the log says why.
         """
         now = time.monotonic()
-        if now >= self._replace_at:
-            if now < self._ends_at:
-                self._begin_refresh()  # the old one is still good: nobody waits
-            else:
-                await self._refresh()
+        if now >= self._ends_at:
+            await self._refresh()
+        elif now >= self._replace_at:
+            self._begin_refresh()  # the old one is still good: nobody waits
         return f"Bearer {self._token}"
 
     async def refused(self, header: str) -> bool:

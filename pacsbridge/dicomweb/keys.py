@@ -25,6 +25,9 @@ _MOST_FIELDS = 200
 _QUERY = re.compile(r"[!-~]*", re.ASCII)
 #: PS3.18, 8.3.5.1 and 8.3.3.1. Presentation states are not among them: they are instances of their own.
 _RENDERING = frozenset({"accept", "annotation", "iccprofile", "quality", "viewport", "window"})
+#: Left as it is in what is written here. A caret should be escaped (RFC 3986, 3.4), but Orthanc 1.10 doesn't
+#: unescape values, and every browser sends it so.
+_UNESCAPED = "!$'()*,/:;=?@^"
 _NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
@@ -64,7 +67,7 @@ class SearchKeys:
         if self.fuzzy:
             pairs.append(("fuzzymatching", "true"))
         pairs += [("includefield", field) for field in dict.fromkeys((*self.fields, *fields))]
-        return urlencode(pairs, quote_via=quote, safe="*,")
+        return urlencode(pairs, quote_via=quote, safe=_UNESCAPED)
 
 
 def checked_query(query: str) -> str:

@@ -42,9 +42,18 @@ _UID_SEPARATORS = str.maketrans({"\\": ",", "+": ","})
 
 
 class ScopedSearch:
-    """Searches within what somebody may see."""
+    """Searches within what somebody may see.
 
-    def __init__(self, upstream: Upstream, policy: AccessPolicy, studies: Studies) -> None:
+    Parameters
+    ----------
+    wildcards
+        Whether upstream knows them (PS3.4, C.2.2.2.4): then names are found however they are padded.
+    """
+
+    def __init__(
+        self, upstream: Upstream, policy: AccessPolicy, studies: Studies, *, wildcards: bool
+    ) -> None:
+        self._wildcards = wildcards
         self._upstream = upstream
         self._policy = policy
         self._studies = studies
@@ -115,7 +124,11 @@ class ScopedSearch:
             _matches_name(principal.ref_doctor, wanted) for wanted in keys.values("ReferringPhysicianName")
         ):
             own = keys.without("ReferringPhysicianName")
-            more = [("ReferringPhysicianName", principal.ref_doctor), ("limit", str(_MOST_REFERRED))]
+            name = _unpadded(principal.ref_doctor)
+            more = [
+                ("ReferringPhysicianName", f"{name}*" if self._wildcards else name),
+                ("limit", str(_MOST_REFERRED)),
+            ]
             questions.append(own.query(more, fields))
         return questions
 
@@ -178,6 +191,11 @@ def _belongs(row: Row, resource: Resource) -> bool:
 def _matches(value: str, wanted: str) -> bool:
     """Compare as a search does (PS3.4, C.2.2.2): ``*`` and ``?`` are wildcards."""
     return fnmatch.fnmatchcase(value.casefold(), wanted.strip().casefold().replace("[", "[[]"))
+
+
+def _unpadded(name: str) -> str:
+    """Take empty components and groups off the ends of a name (PS3.5, 6.2.1.1)."""
+    return "=".join(group.strip().rstrip("^ ") for group in name.split("=")).rstrip("=")
 
 
 def _matches_name(name: str, wanted: str) -> bool:

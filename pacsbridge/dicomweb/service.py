@@ -47,7 +47,7 @@ class Dicomweb:
     ) -> None:
         self.upstream = upstream
         self.studies = Studies(upstream, policy)
-        self.search = ScopedSearch(upstream, policy, self.studies)
+        self.search = ScopedSearch(upstream, policy, self.studies, wildcards=google is None)
         self.rewriter = Rewriter(upstream.root.path, config.server.public_url + PUBLIC_PREFIX)
         self.public_paths = tuple(tuple(path.strip("/").split("/")) for path in config.dicomweb.public_paths)
         self._google = google

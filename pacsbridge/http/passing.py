@@ -90,7 +90,7 @@ async def pass_on(
 def upstream_refused(request: web.Request, status: int, retry_after: str) -> web.Response:
     """Say in our own words that upstream answered with an error."""
     code, message = _MESSAGES.get(status, ("upstream_refused", f"The image archive answered {status}."))
-    if status == _UNAUTHORIZED:
+    if status == _UNAUTHORIZED or status < 400:
         status = UpstreamUnreachable.status
     response = error_response(request, status, code, message)
     if retry_after:

@@ -77,13 +77,13 @@ async def google(archive: Archive, key: rsa.RSAPrivateKey) -> AsyncIterator[Goog
 
 
 @pytest.fixture
-def _cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+def fast_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap_hashes(monkeypatch)
 
 
 @pytest.fixture
 async def viewing(
-    archive: Archive, tmp_path_factory: pytest.TempPathFactory, _cheap_hashes: None
+    archive: Archive, tmp_path_factory: pytest.TempPathFactory, fast_hashes: None
 ) -> AsyncIterator[Viewing]:
     """Give pacsbridge before Orthanc itself."""
     section = {"upstream": "dicomweb", "url": archive.root}
@@ -93,7 +93,7 @@ async def viewing(
 
 @pytest.fixture
 async def google_viewing(
-    google: GoogleFront, tmp_path_factory: pytest.TempPathFactory, _cheap_hashes: None
+    google: GoogleFront, tmp_path_factory: pytest.TempPathFactory, fast_hashes: None
 ) -> AsyncIterator[Viewing]:
     """Give pacsbridge before the front that behaves as Google's."""
     folder = tmp_path_factory.mktemp("viewing")

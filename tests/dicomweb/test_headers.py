@@ -5,24 +5,48 @@ from pacsbridge.dicomweb.headers import for_client, for_upstream
 
 def test_what_dicomweb_needs_goes_up_and_nothing_else() -> None:
     given = [
-        ("accept", "application/dicom+json"), ("Accept", "image/jpeg"), ("RANGE", "bytes=0-"), ("Authorization", "Bearer ours"),
-        ("Cookie", "pacsbridge_session=x"), ("Host", "images"), ("X-HTTP-Method-Override", "DELETE"), ("X-Goog-User-Project", "p"),
-        ("X-Forwarded-For", "1.2.3.4"), ("Connection", "close"), ("Transfer-Encoding", "chunked"), ("TE", "x"), ("Proxy-Authorization", "x"),
-    ]  # fmt: skip
+        ("accept", "application/dicom+json"),
+        ("Accept", "image/jpeg"),
+        ("RANGE", "bytes=0-"),
+        ("Authorization", "Bearer ours"),
+        ("Cookie", "pacsbridge_session=x"),
+        ("Host", "images"),
+        ("X-HTTP-Method-Override", "DELETE"),
+        ("X-Goog-User-Project", "p"),
+        ("X-Forwarded-For", "1.2.3.4"),
+        ("Connection", "close"),
+        ("Transfer-Encoding", "chunked"),
+        ("TE", "x"),
+        ("Proxy-Authorization", "x"),
+    ]
     assert for_upstream(given) == {"Accept": "application/dicom+json, image/jpeg", "Range": "bytes=0-"}
 
 
 def test_what_names_upstream_or_acts_in_our_name_does_not_come_down() -> None:
     given = {
-        "content-type": "image/jpeg", "content-length": "5", "etag": '"x"', "set-cookie": "a=b", "server": "ESF", "connection": "close",
-        "transfer-encoding": "chunked", "access-control-allow-origin": "*", "alt-svc": "h3", "x-goog-project": "p", "location": "http://x",
-        "www-authenticate": "Bearer", "retry-after": "7",
-    }  # fmt: skip
+        "content-type": "image/jpeg",
+        "content-length": "5",
+        "etag": '"x"',
+        "set-cookie": "a=b",
+        "server": "ESF",
+        "connection": "close",
+        "transfer-encoding": "chunked",
+        "access-control-allow-origin": "*",
+        "alt-svc": "h3",
+        "x-goog-project": "p",
+        "location": "http://x",
+        "www-authenticate": "Bearer",
+        "retry-after": "7",
+    }
     passed = for_client(given)
     assert passed == {
-        "Content-Length": "5", "Content-Type": "image/jpeg", "ETag": '"x"', "Retry-After": "7", "X-Content-Type-Options": "nosniff",
+        "Content-Length": "5",
+        "Content-Type": "image/jpeg",
+        "ETag": '"x"',
+        "Retry-After": "7",
+        "X-Content-Type-Options": "nosniff",
         "Cache-Control": "private, no-cache",
-    }  # fmt: skip
+    }
 
 
 def test_caches_are_told_to_ask_again() -> None:

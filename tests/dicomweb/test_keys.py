@@ -11,13 +11,23 @@ from pacsbridge.errors import InvalidParameter
 @pytest.mark.parametrize(
     ("given", "name"),
     [
-        ("StudyInstanceUID", "StudyInstanceUID"), ("studyinstanceuid", "StudyInstanceUID"), (" STUDYINSTANCEUID ", "StudyInstanceUID"),
-        ("0020000D", "StudyInstanceUID"), ("0020000d", "StudyInstanceUID"), ("(0020,000d)", "StudyInstanceUID"),
+        ("StudyInstanceUID", "StudyInstanceUID"),
+        ("studyinstanceuid", "StudyInstanceUID"),
+        (" STUDYINSTANCEUID ", "StudyInstanceUID"),
+        ("0020000D", "StudyInstanceUID"),
+        ("0020000d", "StudyInstanceUID"),
+        ("(0020,000d)", "StudyInstanceUID"),
         ("00400275.00400009", "RequestAttributesSequence.ScheduledProcedureStepID"),
         ("RequestAttributesSequence.00400009", "RequestAttributesSequence.ScheduledProcedureStepID"),
-        ("00091001", "00091001"), ("limit", ""), ("nothing", ""), ("", ""), (".", ""), ("StudyInstanceUID.", ""), ("StudyInstanceUID\0", ""),
+        ("00091001", "00091001"),
+        ("limit", ""),
+        ("nothing", ""),
+        ("", ""),
+        (".", ""),
+        ("StudyInstanceUID.", ""),
+        ("StudyInstanceUID\0", ""),
     ],
-)  # fmt: skip
+)
 def test_an_attribute_has_one_name(given: str, name: str) -> None:
     assert canonical(given) == name
 
@@ -30,8 +40,14 @@ def test_a_search_is_read() -> None:
     assert keys.fields == ("StudyDescription", "PatientID", "all")
     assert (keys.limit, keys.offset, keys.fuzzy) == (5, 2, True)
     written = parse_qsl(keys.without("StudyInstanceUID").query([("AccessionNumber", "A&B")], ["PatientID"]))
-    assert written == [("PatientName", "A^B"), ("AccessionNumber", "A&B"), ("fuzzymatching", "true"),
-                       ("includefield", "StudyDescription"), ("includefield", "PatientID"), ("includefield", "all")]  # fmt: skip
+    assert written == [
+        ("PatientName", "A^B"),
+        ("AccessionNumber", "A&B"),
+        ("fuzzymatching", "true"),
+        ("includefield", "StudyDescription"),
+        ("includefield", "PatientID"),
+        ("includefield", "all"),
+    ]
 
 
 def test_an_empty_value_filters_nothing() -> None:

@@ -18,13 +18,16 @@ REWRITER = Rewriter(ROOT, OURS)
     ("given", "expected"),
     [
         (f"https://healthcare.example{ROOT}/studies/1.2", f"{OURS}/studies/1.2"),
-        (f"http://10.0.0.1:8042{ROOT}/studies/1/series/2/instances/3/bulkdata/7FE00010", f"{OURS}/studies/1/series/2/instances/3/bulkdata/7FE00010"),
+        (
+            f"http://10.0.0.1:8042{ROOT}/studies/1/series/2/instances/3/bulkdata/7FE00010",
+            f"{OURS}/studies/1/series/2/instances/3/bulkdata/7FE00010",
+        ),
         (f"https://healthcare.example{ROOT}", None),
         ("https://elsewhere.example/studies/1.2", None),
         (f"a text with https://healthcare.example{ROOT}/studies/1.2 in it", None),
         (f"ftp://x{ROOT}/studies/1.2", None),
     ],
-)  # fmt: skip
+)
 def test_addresses_below_the_root_become_ours(given: str, expected: str | None) -> None:
     body = json.dumps([{"BulkDataURI": given}])
     rewritten = REWRITER.whole(body.encode())

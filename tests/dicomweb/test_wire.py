@@ -16,11 +16,22 @@ def test_a_head_is_read() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"", b"HTTP/2 200 OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 2000 OK", b"HTTP/1.1 200 OK\r\nno colon", b"SSH-2.0-x",
-        b"HTTP/1.1 200 OK\r\n folded: x", b"HTTP/1.1 200 OK\r\nA : x", b"HTTP/1.1 200 OK\r\n: x", b"HTTP/1.1 200 OK\r\nA: x\ny",
-        b"HTTP/1.1 200 OK\r\nA: x\ry", b"HTTP/1.1 200 OK\r\nA: \x00", b"HTTP/1.1 200 OK\r\nA\x7f: x", b"HTTP/1.1 200 OK\r\n\tA: x",
+        b"",
+        b"HTTP/2 200 OK",
+        b"HTTP/1.1 20 OK",
+        b"HTTP/1.1 2000 OK",
+        b"HTTP/1.1 200 OK\r\nno colon",
+        b"SSH-2.0-x",
+        b"HTTP/1.1 200 OK\r\n folded: x",
+        b"HTTP/1.1 200 OK\r\nA : x",
+        b"HTTP/1.1 200 OK\r\n: x",
+        b"HTTP/1.1 200 OK\r\nA: x\ny",
+        b"HTTP/1.1 200 OK\r\nA: x\ry",
+        b"HTTP/1.1 200 OK\r\nA: \x00",
+        b"HTTP/1.1 200 OK\r\nA\x7f: x",
+        b"HTTP/1.1 200 OK\r\n\tA: x",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_head_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         parse_head(data)
@@ -59,11 +70,17 @@ def test_the_end_of_a_body_is_known(method: str, head: bytes, expected: tuple[Fr
 @pytest.mark.parametrize(
     "lines",
     [
-        b"Content-Length: 5\r\nContent-Length: 6", b"Content-Length: -5", b"Content-Length: 0x5", b"Content-Length: +5",
-        b"Content-Length:", b"Content-Length: 5\r\nTransfer-Encoding: chunked", b"Transfer-Encoding: gzip, chunked",
-        b"Transfer-Encoding: identity", b"Content-Length: 9999999999999999999999",
+        b"Content-Length: 5\r\nContent-Length: 6",
+        b"Content-Length: -5",
+        b"Content-Length: 0x5",
+        b"Content-Length: +5",
+        b"Content-Length:",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: identity",
+        b"Content-Length: 9999999999999999999999",
     ],
-)  # fmt: skip
+)
 def test_a_body_with_two_ends_is_refused(lines: bytes) -> None:
     with pytest.raises(ProtocolError):
         framing("GET", parse_head(b"HTTP/1.1 200 OK\r\n" + lines))
@@ -86,9 +103,19 @@ def test_chunks_are_taken_off_wherever_they_are_cut(
 
 @pytest.mark.parametrize(
     "coded",
-    [b"x\r\n", b"-1\r\n", b"\r\n", b"5\r\nhelloX\r\n", b"1" * 2000, b"0\r\n\r\nmore", b"1\r\nab\r\n", b"0\r\n" + b"a: b\r\n" * 9000,
-     b"F" * 16 + b"\r\n", b"0x5\r\nhello\r\n"],
-)  # fmt: skip
+    [
+        b"x\r\n",
+        b"-1\r\n",
+        b"\r\n",
+        b"5\r\nhelloX\r\n",
+        b"1" * 2000,
+        b"0\r\n\r\nmore",
+        b"1\r\nab\r\n",
+        b"0\r\n" + b"a: b\r\n" * 9000,
+        b"F" * 16 + b"\r\n",
+        b"0x5\r\nhello\r\n",
+    ],
+)
 def test_what_is_no_chunk_is_refused(coded: bytes) -> None:
     with pytest.raises(ProtocolError):
         list(ChunkedBody().feed(memoryview(coded)))

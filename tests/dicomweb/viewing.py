@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
+from yarl import URL
 
 from pacsbridge.accounts import audit
 from pacsbridge.accounts.service import Accounts
@@ -73,7 +74,7 @@ class Viewing:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         headers |= more.pop("headers", {})
         more.setdefault("allow_redirects", False)
-        url = f"{self.url}/dicomWeb{path}"
+        url = URL(f"{self.url}/dicomWeb{path}", encoded=True)  # it goes out as it stands
         async with self.session.request(method, url, headers=headers, **more) as response:
             return Answer(response.status, response.headers, await response.read())
 

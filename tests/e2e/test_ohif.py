@@ -14,7 +14,7 @@ from playwright.async_api import expect
 from pacsbridge.accounts.values import Grants, Role
 from tests.accounts.examples import PASSWORD
 from tests.browser import WITH_WEBGL, chromium
-from tests.dicomweb.conftest import _cheap_hashes, archive, google, key
+from tests.dicomweb.conftest import archive, fast_hashes, google, key
 from tests.dicomweb.viewing import running_viewing
 from tests.peers import free_port, leave_out, require, run
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.dicomweb.viewing import Viewing
     from tests.google import GoogleFront
 
-__all__ = ["_cheap_hashes", "archive", "google", "key"]
+__all__ = ["archive", "fast_hashes", "google", "key"]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60_000
@@ -61,7 +61,7 @@ def ohif(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def viewing(
-    google: GoogleFront, ohif: Path, tmp_path: Path, _cheap_hashes: None
+    google: GoogleFront, ohif: Path, tmp_path: Path, fast_hashes: None
 ) -> AsyncIterator[Viewing]:
     """Give pacsbridge with OHIF, whose access tokens live for three seconds."""
     port = free_port()
