@@ -103,6 +103,7 @@ class MoveAssociation:
             cancelled=lambda: self._stop,
         )
         self._stop = False
+        self._established = False
         self._message_id: int | None = None
         self.last_response = self.last_change = time.monotonic()
 
@@ -118,6 +119,7 @@ class MoveAssociation:
             self._requestor.__enter__()
         except (OSError, Rejected, Aborted, Silent, ConnectionEnded, Cancelled) as error:
             raise NoAssociation(_refusal(self._peer, error)) from error
+        self._established = True
         if _PROPOSAL not in self._requestor.contexts:
             self.close()
             raise NoAssociation(
@@ -148,8 +150,9 @@ class MoveAssociation:
             self._message_id = None
 
     def close(self) -> None:
-        """Release the association, or abort it where it is lost."""
-        self._requestor.__exit__(Cancelled if self.lost else None, None, None)
+        """Release the association, or abort it where it is lost; without one, do nothing."""
+        releasable = self._established and not self.lost
+        self._requestor.__exit__(None if releasable else Cancelled, None, None)
 
     def cancel(self) -> None:
         """Ask the archive to stop the C-MOVE in flight (C-CANCEL, PS3.7, 9.3.2.3); without one, stop."""

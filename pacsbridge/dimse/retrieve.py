@@ -143,39 +143,40 @@ class Retriever:
 
     async def _work(self, queue: deque[_Request]) -> None:
         """Ask for what is in the queue over an association of its own, if there is one to be had."""
-        async with self._opening:  # one at a time: an archive with a limit gives those that it has
-            association = await self._open(queue)
-        if association is None:
-            return
+        association = MoveAssociation(self._peer)
         try:
-            while queue and not association.lost:
-                request = queue.popleft()
-                move = partial(association.move, request.identifier, self._port.ae_title)
-                self._note(request, await self._watch(association, move))
+            async with self._opening:  # one at a time: an archive with a limit gives those that it has
+                if not await self._open(association, queue):
+                    return
+            self._in_use += 1
+            try:
+                while queue and not association.lost:
+                    request = queue.popleft()
+                    move = partial(association.move, request.identifier, self._port.ae_title)
+                    self._note(request, await self._watch(association, move))
+            finally:
+                self._in_use -= 1
         finally:
-            self._in_use -= 1
             await asyncio.shield(asyncio.to_thread(association.close))
 
-    async def _open(self, queue: deque[_Request]) -> MoveAssociation | None:
-        """Open an association; None when it is not needed any more, or one more than the archive gives."""
+    async def _open(self, association: MoveAssociation, queue: deque[_Request]) -> bool:
+        """Open an association; False when it is not needed any more, or one more than the archive gives."""
         if not queue or (self._full and self._in_use):
-            return None
-        association = MoveAssociation(self._peer)
+            return False
         try:
             await self._watch(association, association.open)
         except NoAssociation as refused:
             if self._in_use:
                 log.info("the PACS gives no further association", reason=refused.error.code)
                 self._full = True
-                return None
+                return False
             if not (self._inbox.count and isinstance(refused.error, PacsUnreachable)):
                 raise refused.error from refused
             self._failure = refused.error
             self._doubtful.update(request.key for request in queue)
             queue.clear()
-            return None
-        self._in_use += 1
-        return association
+            return False
+        return True
 
     def _note(self, request: _Request, final: Final | None) -> None:
         """Take notice of how a C-MOVE ended: a failure that another asking may make good is only remembered."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import threading
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +27,6 @@ from tests.studies import MadeStudy, make_study
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from tests.conftest import MakePacs
 
@@ -67,6 +69,8 @@ async def bed(pacs: MisbehavingPacs, made: MadeStudy, tmp_path: Path) -> AsyncIt
     pacs.destinations["BOX"] = (HOST, port.port)
     behaviour, pacs.misbehaviour = pacs.misbehaviour, Misbehaviour()
     [study] = await ask(peer, lambda query: query.find_studies(made.AccessionNumber))
+    while pacs._ae.active_associations:  # what it counts against a limit
+        await asyncio.sleep(0.01)
     pacs.misbehaviour = behaviour
     folder = tmp_path / "box"
     folder.mkdir()
@@ -197,3 +201,30 @@ async def test_a_lost_association_is_replaced(pacs: MisbehavingPacs, made: MadeS
     async with bed(pacs, made, tmp_path) as box:
         assert await box.retriever(2).retrieve([box.study]) == ()
         assert set(box.inbox.series_counts.values()) == {INSTANCES}
+
+
+async def test_a_cancel_while_the_archive_is_mute_leaves_no_connection(
+    pacs: MisbehavingPacs, made: MadeStudy, tmp_path: Path
+) -> None:
+    pacs.misbehaviour = Misbehaviour(mute=True)
+    async with bed(pacs, made, tmp_path) as box:
+        before = connections_to(pacs.port)
+        retrieving = asyncio.create_task(box.retriever(3).retrieve([box.study]))
+        while connections_to(pacs.port) == before:
+            await asyncio.sleep(0.01)
+        retrieving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await retrieving
+        assert connections_to(pacs.port) == before
+
+
+def connections_to(port: int) -> int:
+    """Count our own open connections to a port; the other end's are another matter."""
+    count = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            with socket.socket(fileno=os.dup(int(descriptor.name))) as copy:
+                count += copy.family == socket.AF_INET and copy.getpeername()[1] == port
+        except OSError:
+            continue
+    return count
