@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -268,7 +269,7 @@ async def running_server(services: Services) -> AsyncIterator[int]:
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, server.host, server.port).start()
+        await _listen(runner, server.host, server.port)
         port = int(runner.addresses[0][1])
         log.info("listening", host=server.host, port=port, version=__version__)
         yield port
@@ -279,6 +280,16 @@ async def running_server(services: Services) -> AsyncIterator[int]:
         seconds = server.shutdown_timeout_seconds
         await asyncio.gather(_finish(services.handling, seconds), services.engine.finish_orders(seconds))
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(
+            error.errno, f"can't listen on {host}:{port}: {reason}. Stop what uses it, or change server.port."
+        ) from None
 
 
 async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:

@@ -15,11 +15,13 @@ from sqlalchemy import text
 
 from pacsbridge.config import ConfigError
 from pacsbridge.db import Database
+from pacsbridge.dimse.move import Final, MoveAssociation, NoAssociation
 from pacsbridge.dimse.query import ask
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
-from pacsbridge.dimse.scp import StorageScp
-from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, VERIFICATION, Peer, Scu, next_message_id
+from pacsbridge.dimse.scp import PortUnavailable, StorageScp
+from pacsbridge.dimse.scu import VERIFICATION, Peer, Scu
 from pacsbridge.errors import PacsbridgeError
+from pacsbridge.his.patients import PatientApiFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +38,8 @@ _PROBE_SECONDS = 5.0
 _LEAST_FREE_BYTES = 200_000_000
 #: What must work before discs can be made; the rest only degrades.
 _REQUIRED = frozenset({"pacs", "storage_scp", "destination", "spool"})
+#: Addresses to listen on that are none to connect to.
+_WILDCARDS = frozenset({"0.0.0.0", "::", ""})  # noqa: S104 - compared with, not listened on
 #: No study has it: what is looked for to see whether the PACS answers queries.
 _NO_NUMBER = "PACSBRIDGE-CHECK"
 
@@ -166,7 +170,12 @@ async def probe_patient_api(patients: PatientApi) -> str | None:
     """Ask the patient-data API once."""
     if not patients.enabled:
         return None
-    await patients.check()
+    try:
+        await patients.check()
+    except PatientApiFailure as error:
+        raise ProbeFailed(
+            f"{error.message}; check patient_api.base_url and patient_api.api_key. Discs are named by the images"
+        ) from None
     return "answers"
 
 
@@ -176,8 +185,9 @@ async def probe_port(config: Config, port: ScpPort) -> str:
     scp = StorageScp(own)
     try:
         await asyncio.to_thread(scp.start)
-    except OSError as error:
-        peer = replace(Peer.pacs(config.pacs), host="127.0.0.1", port=port.port, ae_title=port.ae_title)
+    except PortUnavailable as error:
+        host = "127.0.0.1" if config.storage_scp.host in _WILDCARDS else config.storage_scp.host
+        peer = replace(Peer.pacs(config.pacs), host=host, port=port.port, ae_title=port.ae_title)
         try:
             await _echo(peer)
         except PacsbridgeError:
@@ -193,12 +203,23 @@ async def probe_destination(config: Config, port: ScpPort) -> str | None:
     identifier.QueryRetrieveLevel = "STUDY"
     identifier.StudyInstanceUID = generate_uid()
 
-    def move() -> int | None:
-        with Scu(_bounded(Peer.pacs(config.pacs)), STUDY_ROOT_MOVE) as scu:
-            responses = list(scu.move(identifier, port.ae_title, next_message_id()))
-        return responses[-1].get("Status") if responses else None
+    association = MoveAssociation(_bounded(Peer.pacs(config.pacs)))
 
-    status = await asyncio.to_thread(move)
+    def move() -> Final | None:
+        try:
+            association.open()
+        except NoAssociation as refused:
+            raise refused.error from refused
+        try:
+            return association.move(identifier, port.ae_title)
+        finally:
+            association.close()
+
+    try:
+        final = await asyncio.to_thread(move)
+    finally:
+        association.abort()  # when nobody waits for it any more
+    status = final.status if final else None
     if status == MOVE_DESTINATION_UNKNOWN:
         raise ProbeFailed(
             f"the PACS does not know it; register there AE title {port.ae_title}, this machine's address, "
@@ -206,7 +227,10 @@ async def probe_destination(config: Config, port: ScpPort) -> str | None:
         )
     if status == 0:
         return "the PACS knows it"
-    return "the PACS does not say whether it knows it; the first disc will show"
+    return (
+        f"the PACS does not say whether it knows it: see there that AE title {port.ae_title} leads to this "
+        f"machine's address, port {port.port}"
+    )
 
 
 async def _echo(peer: Peer) -> None:

@@ -124,6 +124,7 @@ class PacsConfig(Section):
     calling_ae_title: AETitle = "CDRECORD"
     connect_timeout_seconds: Seconds = 10
     response_timeout_seconds: Seconds = 60
+    associations: Annotated[int, Field(ge=1, le=16)] = 3
 
 
 class ScpPort(Section):

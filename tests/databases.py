@@ -32,12 +32,16 @@ def mariadb_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             pytest.skip(f"{program} is not installed")
     folder = tmp_path_factory.mktemp("mariadb")
     data, sock, log = folder / "data", folder / "m.sock", folder / "log"
+    # In a shared one, a server that starts removes the temporary tables of those that are starting beside it.
+    temporary = folder / "tmp"
+    temporary.mkdir()
     user = getpass.getuser()
     subprocess.run(
         [
             "mariadb-install-db",
             "--no-defaults",
             f"--datadir={data}",
+            f"--tmpdir={temporary}",
             f"--user={user}",
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
@@ -51,6 +55,7 @@ def mariadb_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             "mariadbd",
             "--no-defaults",
             f"--datadir={data}",
+            f"--tmpdir={temporary}",
             f"--user={user}",
             f"--socket={sock}",
             f"--pid-file={folder / 'pid'}",

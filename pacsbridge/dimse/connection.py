@@ -7,13 +7,16 @@ import queue
 import socket
 from typing import TYPE_CHECKING, Any
 
-from pynetdicom import AE
 from pynetdicom.dimse import DIMSEServiceProvider
+
+from pacsbridge.dimse.association import PollingAE
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
     from pynetdicom.transport import AssociationSocket
+
+    from pacsbridge.dimse.association import SharedSocket
 
 #: How often one who waits for a response looks whether it can come at all, in seconds.
 _TICK_SECONDS = 0.2
@@ -56,14 +59,12 @@ class PatientProvider(DIMSEServiceProvider):
         return None, None
 
 
-class RequestingAE(AE):
-    """An AE whose requested associations lose no response and leave no descriptor behind."""
+class RequestingAE(PollingAE):
+    """An AE whose requested associations lose no response, whatever the number of open descriptors."""
 
-    def _create_socket(self, assoc: Association, *args: Any) -> AssociationSocket:
+    def _create_socket(self, assoc: Association, *args: Any) -> SharedSocket:
         assoc.dimse = PatientProvider(assoc)
-        wrapper = super()._create_socket(assoc, *args)
-        _replace_socket(wrapper)
-        return wrapper
+        return super()._create_socket(assoc, *args)
 
 
 def on_connection(event: Event) -> None:

@@ -59,8 +59,11 @@ class CommandField(IntEnum):
 
     C_STORE_RQ = 0x0001
     C_STORE_RSP = 0x8001
+    C_MOVE_RQ = 0x0021
+    C_MOVE_RSP = 0x8021
     C_ECHO_RQ = 0x0030
     C_ECHO_RSP = 0x8030
+    C_CANCEL_RQ = 0x0FFF
 
 
 class Element(IntEnum):
@@ -71,11 +74,14 @@ class Element(IntEnum):
     CommandField = 0x0100
     MessageID = 0x0110
     MessageIDBeingRespondedTo = 0x0120
+    MoveDestination = 0x0600
     Priority = 0x0700
     CommandDataSetType = 0x0800
     Status = 0x0900
     ErrorComment = 0x0902
     AffectedSOPInstanceUID = 0x1000
+    NumberOfCompletedSuboperations = 0x1021
+    NumberOfFailedSuboperations = 0x1022
 
 
 #: Command Data Set Type when there is no data set, and a value that says that there is one.
@@ -110,6 +116,11 @@ class Command:
         if len(value) != _US.size:
             raise InvalidMessage(f"the command has no {element.name}")
         return int(_US.unpack(value)[0])
+
+    def count(self, element: Element) -> int:
+        """Read an optional element of VR US; 0 when it is absent or can't be read."""
+        value = self.values.get(element, b"")
+        return int(_US.unpack(value)[0]) if len(value) == _US.size else 0
 
     def uid(self, element: Element) -> str:
         """Read an element of VR UI; empty when it is absent."""
@@ -157,6 +168,12 @@ def ui(value: str) -> bytes:
     """Encode a value of VR UI, padded to even length."""
     encoded = value.encode("ascii")
     return encoded + b"\0" * (len(encoded) % 2)
+
+
+def ae(value: str) -> bytes:
+    """Encode a value of VR AE, padded to even length."""
+    encoded = value.encode("ascii")
+    return encoded + b" " * (len(encoded) % 2)
 
 
 def lo(value: str) -> bytes:

@@ -46,6 +46,14 @@ class Study:
     PatientID: str
     PatientBirthDate: str
     series: tuple[Series, ...]
+    total: int | None = None
+    """The number of instances as the archive gives it for the study, beside those of the series."""
+
+    @property
+    def series_are_all(self) -> bool:
+        """Whether the archive listed every series, as far as its numbers tell: then they can be asked for singly."""
+        totals = [series.instances for series in self.series]
+        return bool(totals) and None not in totals and self.total in (None, self.instances)
 
     @property
     def instances(self) -> int | None:
@@ -78,7 +86,9 @@ class Query:
         An archive that ignores the key, or takes it as a pattern, answers with other patients' studies: each
         answer is compared, and what is not equal is dropped.
         """
-        identifier = _identifier("STUDY", "StudyInstanceUID", "PatientID", "PatientBirthDate")
+        identifier = _identifier(
+            "STUDY", "StudyInstanceUID", "PatientID", "PatientBirthDate", "NumberOfStudyRelatedInstances"
+        )
         identifier.AccessionNumber = accession_number
         if not accession_number.isascii():
             identifier.SpecificCharacterSet = "ISO_IR 192"
@@ -95,6 +105,7 @@ class Query:
                     PatientID=_text(answer, "PatientID"),
                     PatientBirthDate=_text(answer, "PatientBirthDate"),
                     series=(),
+                    total=_count(answer, "NumberOfStudyRelatedInstances"),
                 )
         if strangers:
             log.warning("the PACS answered with studies that were not asked for", dropped=strangers)
@@ -120,9 +131,10 @@ class Query:
             for answer in self._find(identifier):
                 uid = _text(answer, "SeriesInstanceUID")
                 if uid and _belongs(answer, study.StudyInstanceUID):
-                    series.setdefault(uid, Series(uid, _count(answer)))
+                    series.setdefault(uid, Series(uid, _count(answer, "NumberOfSeriesRelatedInstances")))
         except PacsRejected:
             log.info("the PACS does not answer queries at SERIES level: there are no totals")
+            series.clear()  # some, without the others, would pass for all
         return replace(study, series=tuple(series.values()))
 
     def _find(self, identifier: Dataset) -> Iterator[Dataset]:
@@ -195,6 +207,6 @@ def _text(answer: Dataset, keyword: str) -> str:
     return str(value).strip(" \0") if value is not None else ""
 
 
-def _count(answer: Dataset) -> int | None:
-    text = _text(answer, "NumberOfSeriesRelatedInstances")
+def _count(answer: Dataset, keyword: str) -> int | None:
+    text = _text(answer, keyword)
     return int(text) if text.isdigit() else None

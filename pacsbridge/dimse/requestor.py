@@ -27,14 +27,17 @@ from pynetdicom.presentation import PresentationContext
 from pacsbridge.dimse.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacsbridge.dimse.message import (
     MAXIMUM_COMMAND_LENGTH,
+    NO_DATA_SET,
     PDU_HEADER,
     PDV_HEADER,
     PDV_OVERHEAD,
     Command,
     Control,
+    Element,
     InvalidMessage,
     PduType,
     decode_command,
+    us,
 )
 from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, Wire, prepare
 
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
 _ANNOUNCED_LENGTH = 1 << 14
 #: The longest answer to an association request that is read: 128 contexts take 6 KB.
 _MAXIMUM_ANSWER_LENGTH = 1 << 16
+#: The longest data set of a response: 60,000 failed instances by their UIDs.
+_MAXIMUM_DATA_SET_LENGTH = 1 << 22
 _APPLICATION_CONTEXT_NAME = "1.2.840.10008.3.1.1.1"  # PS3.7, A.2.1
 _MAXIMUM_CONTEXTS = 128
 #: How long the peer may take to answer a release, in seconds; then the connection is closed all the same.
@@ -135,6 +140,7 @@ class Requestor:
         self._cancelled = cancelled
         self._patience = timeouts.negotiate
         self._connection: socket.socket | None = None
+        self._unread = b""
         self.contexts: dict[Proposal, int] = {}
         """The IDs of the contexts that the peer accepted."""
         self.maximum_length = 0
@@ -168,31 +174,48 @@ class Requestor:
             raise Cancelled
 
     def read_response(self) -> Command:
-        """Read the command set of a response.
+        """Read a response: its command set. A data set that follows (C-MOVE's list of failures) is dropped.
 
         Raises
         ------
         Aborted, Silent, Cancelled, ConnectionEnded
             There is none.
         """
-        command = bytearray()
+        response = self._decode(self._read_part(Control.COMMAND, MAXIMUM_COMMAND_LENGTH))
+        data_set = response.values.get(Element.CommandDataSetType)
+        if data_set is not None and data_set != us(NO_DATA_SET):
+            self._read_part(Control.DATA_SET, _MAXIMUM_DATA_SET_LENGTH)
+        if self._unread:
+            raise Aborted("it sent more than a response")
+        return response
+
+    def _read_part(self, kind: Control, maximum: int) -> bytearray:
+        """Read the fragments of a command set or of a data set."""
+        part = bytearray()
         while True:
-            kind, body = self._read_pdu()
+            control, fragment = self._read_fragment()
+            if control & Control.COMMAND != kind:
+                raise Aborted("it sent something else than a response")
+            part += fragment
+            if len(part) > maximum:
+                raise Aborted("it sent more than a response")
+            if control & Control.LAST:
+                return part
+
+    def _read_fragment(self) -> tuple[int, bytes]:
+        """Read the next PDV: its message control header and what it holds."""
+        while not self._unread:
+            kind, self._unread = self._read_pdu()
             if kind != PduType.P_DATA_TF:
                 raise Aborted("it ended the association")
-            while body:
-                if len(body) < PDV_HEADER.size:
-                    raise Aborted("it sent a PDV that ends too early")
-                length, _, control = PDV_HEADER.unpack_from(body)
-                end = PDV_HEADER.size - PDV_OVERHEAD + length
-                if length < PDV_OVERHEAD or end > len(body) or not control & Control.COMMAND:
-                    raise Aborted("it sent something else than a response")
-                command += body[PDV_HEADER.size : end]
-                body = body[end:]
-                if len(command) > MAXIMUM_COMMAND_LENGTH or (control & Control.LAST and body):
-                    raise Aborted("it sent more than a response")
-                if control & Control.LAST:
-                    return self._decode(command)
+        if len(self._unread) < PDV_HEADER.size:
+            raise Aborted("it sent a PDV that ends too early")
+        length, _, control = PDV_HEADER.unpack_from(self._unread)
+        end = PDV_HEADER.size - PDV_OVERHEAD + length
+        if length < PDV_OVERHEAD or end > len(self._unread):
+            raise Aborted("it sent a PDV whose length is wrong")
+        fragment, self._unread = self._unread[PDV_HEADER.size : end], self._unread[end:]
+        return control, fragment
 
     def _decode(self, command: bytearray) -> Command:
         try:

@@ -7,25 +7,27 @@ by series and once by instance; what is still missing then is told, with counts.
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from pydicom import Dataset
 from pynetdicom.status import code_to_category
 
 from pacsbridge import metrics
+from pacsbridge.dimse.move import Final, MoveAssociation, NoAssociation
 from pacsbridge.dimse.query import Query, Series, Study, ask
-from pacsbridge.dimse.scu import STUDY_ROOT_MOVE, Peer, Scu, next_message_id
 from pacsbridge.errors import PacsbridgeError, PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pacsbridge.config import ScpPort
     from pacsbridge.dimse.inbox import Inbox
+    from pacsbridge.dimse.scu import Peer
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +43,8 @@ _WATCH_SECONDS = 0.25
 _PATIENCE = 10
 #: C-MOVE takes a list of SOP Instance UIDs (PS3.4, C.2.2.2.2): so many fit well into one request.
 _INSTANCES_PER_MOVE = 100
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,68 +62,34 @@ class MissingInstances:
 
 
 @dataclass(frozen=True, slots=True)
-class _Final:
-    """How a C-MOVE ended: its status, and the sub-operations that failed as the archive counts them."""
+class _Request:
+    """What one C-MOVE asks for.
 
-    status: int
-    failed: int
+    `key` is the UID of the study or series: whether the archive reported a clean end for it is all there is
+    to go by where it gives no totals.
+    """
 
-
-class _Move:
-    """One C-MOVE in flight, run in a thread; `cancel` and `abort` from any other."""
-
-    def __init__(self, peer: Peer, identifier: Dataset, destination: str) -> None:
-        self._peer = peer
-        self._identifier = identifier
-        self._destination = destination
-        self._message_id = next_message_id()
-        self._scu = Scu(peer, STUDY_ROOT_MOVE)
-        self._sent = threading.Event()
-        self.last_response = self.last_change = time.monotonic()
-
-    def run(self) -> _Final | None:
-        """Send the request and follow the responses to the final status; None when it was broken off."""
-        final = None
-        seen: tuple[object, ...] = ()
-        with self._scu as scu:
-            self._sent.set()
-            self.last_response = self.last_change = time.monotonic()
-            for status in scu.move(self._identifier, self._destination, self._message_id):
-                self.last_response = time.monotonic()
-                counts = (
-                    status.get("NumberOfCompletedSuboperations"),
-                    status.get("NumberOfFailedSuboperations"),
-                )
-                if counts != seen:
-                    seen, self.last_change = counts, self.last_response
-                if "Status" not in status:
-                    scu.abort()
-                    return None
-                final = _Final(status.Status, int(status.get("NumberOfFailedSuboperations") or 0))
-        return final
-
-    def cancel(self) -> None:
-        """Ask the PACS to stop (C-CANCEL)."""
-        if self._sent.is_set():
-            try:
-                self._scu.cancel(self._message_id)
-            except (RuntimeError, ValueError):
-                self._scu.abort()  # the association went away between the look and the sending
-        else:
-            self._scu.abort()
-
-    def abort(self) -> None:
-        """Stop now."""
-        self._scu.abort()
+    identifier: Dataset
+    key: str
 
 
 class Retriever:
-    """Retrieves the studies of one job into its inbox, by way of the port that the job holds."""
+    """Retrieves the studies of one job into its inbox, by way of the port that the job holds.
 
-    def __init__(self, peer: Peer, port: ScpPort, inbox: Inbox) -> None:
+    Parameters
+    ----------
+    associations
+        So many series are asked for at once, at most; the archive may give fewer associations.
+    """
+
+    def __init__(self, peer: Peer, port: ScpPort, inbox: Inbox, associations: int = 1) -> None:
         self._peer = peer
         self._port = port
         self._inbox = inbox
+        self._associations = associations
+        self._opening = asyncio.Lock()
+        self._in_use = 0
+        self._full = False
         self._failure: PacsbridgeError | None = None
         self._doubtful: set[str] = set()
 
@@ -131,21 +101,20 @@ class Retriever:
         PacsUnreachable, PacsRejected, PacsTimeout, SpoolFull
             The archive can't or won't, goes silent, or there is no room.
         """
-        for study in studies:
-            await self._ask_for(_by_study(study), study.StudyInstanceUID)
+        requests = [request for study in studies for request in self._requests(study)]
+        await self._ask_for(requests, self._associations)
         lacks = await self._missing(studies)
         if lacks:
             log.warning("instances are missing, asking again by series", series=len(lacks))
             self._doubtful.clear()
-            for lack in lacks:
-                await self._ask_for(lack.by_series(), lack.key)
+            await self._ask_for(_Request(lack.by_series(), lack.key) for lack in lacks)
             lacks = await self._missing(studies)
         named = [lack for lack in lacks if lack.names]
         if named:
             log.warning("instances are missing, asking again by instance", series=len(named))
-            for lack in named:
-                for identifier in lack.by_instances():
-                    await self._ask_for(identifier, lack.key)
+            await self._ask_for(
+                _Request(identifier, lack.key) for lack in named for identifier in lack.by_instances()
+            )
             lacks = await self._missing(studies)
         # An archive that sends some and fails on others lacks instances; one that is gone is another matter.
         gone = isinstance(self._failure, PacsUnreachable)
@@ -153,25 +122,79 @@ class Retriever:
             raise self._failure
         return tuple(lack.told() for lack in lacks)
 
-    async def _ask_for(self, identifier: Dataset, key: str) -> None:
-        """Run one C-MOVE; remember a failure that another asking may make good, raise any other.
+    def _requests(self, study: Study) -> list[_Request]:
+        """Ask for a study series by series where several can come at once, and the series are known to be all."""
+        if self._associations > 1 and study.series_are_all:
+            return [_Request(_by_series(study, series), series.SeriesInstanceUID) for series in study.series]
+        return [_Request(_by_study(study), study.StudyInstanceUID)]
 
-        `key` is the UID of the study or series that was asked for: whether the archive reported a clean end
-        for it is all there is to go by where it gives no totals.
-        """
+    async def _ask_for(self, requests: Iterable[_Request], associations: int = 1) -> None:
+        """Run C-MOVEs over so many associations, or as many as the archive gives."""
+        queue = deque(requests)
+        self._full = False
+        while queue:  # what a lost association leaves is asked for over the next one
+            workers = [asyncio.create_task(self._work(queue)) for _ in range(min(associations, len(queue)))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(self, queue: deque[_Request]) -> None:
+        """Ask for what is in the queue over an association of its own, if there is one to be had."""
+        association = MoveAssociation(self._peer)
         try:
-            final = await self._move(identifier)
-        except PacsUnreachable as error:
+            async with self._opening:  # one at a time: an archive with a limit gives those that it has
+                if not await self._open(association, queue):
+                    return
+            self._in_use += 1
+            try:
+                while queue and not association.lost:
+                    request = queue.popleft()
+                    move = partial(association.move, request.identifier, self._port.ae_title)
+                    self._note(request, await self._watch(association, move))
+            finally:
+                self._in_use -= 1
+        finally:
+            await asyncio.shield(asyncio.to_thread(association.close))
+
+    async def _open(self, association: MoveAssociation, queue: deque[_Request]) -> bool:
+        """Open an association; False when it is not needed any more, or one more than the archive gives."""
+        if not queue or (self._full and self._in_use):
+            return False
+        try:
+            await self._watch(association, association.open)
+        except NoAssociation as refused:
+            if self._in_use:
+                log.info("the PACS gives no further association", reason=refused.error.code)
+                self._full = True
+                return False
+            if not (self._inbox.count and isinstance(refused.error, PacsUnreachable)):
+                raise refused.error from refused
+            self._failure = refused.error
+            self._doubtful.update(request.key for request in queue)
+            queue.clear()
+            return False
+        return True
+
+    def _note(self, request: _Request, final: Final | None) -> None:
+        """Take notice of how a C-MOVE ended: a failure that another asking may make good is only remembered."""
+        if final is None:
+            broken_off = PacsUnreachable(
+                f"The PACS {self._peer} broke the connection off during a retrieval; "
+                f"{self._inbox.count} instances had arrived. Check that it still runs."
+            )
             if not self._inbox.count:
-                raise
+                raise broken_off
             log.warning("the PACS broke a C-MOVE off", received=self._inbox.count)
-            self._failure, final = error, None
+            self._failure = broken_off
         if final is None or final.failed or code_to_category(final.status) != "Success":
-            self._doubtful.add(key)
+            self._doubtful.add(request.key)
         if final is not None:
             self._failure = self._judge(final) or self._failure
 
-    def _judge(self, final: _Final) -> PacsbridgeError | None:
+    def _judge(self, final: Final) -> PacsbridgeError | None:
         status = final.status
         category = code_to_category(status)
         if category == "Success":
@@ -197,37 +220,31 @@ class Retriever:
             f"port {self._port.port}) and can connect to it, and look into its log."
         )
 
-    async def _move(self, identifier: Dataset) -> _Final:
-        move = _Move(self._peer, identifier, self._port.ae_title)
-        running = asyncio.ensure_future(asyncio.to_thread(move.run))
+    async def _watch(self, association: MoveAssociation, work: Callable[[], T]) -> T:
+        """Run something of an association in a thread, and end it when the archive or the spool gives cause."""
+        running = asyncio.ensure_future(asyncio.to_thread(work))
         try:
             while not running.done():
                 await asyncio.wait({running}, timeout=_WATCH_SECONDS)
-                self._check_progress(move)
+                self._check_progress(association)
         except asyncio.CancelledError:
-            move.cancel()
-            await _settle(running, move)
+            association.cancel()
+            await _settle(running, association)
             raise
         except PacsbridgeError:
-            move.abort()
-            await _settle(running, move)
+            association.abort()
+            await _settle(running, association)
             raise
-        final = running.result()
-        if final is None:
-            raise PacsUnreachable(
-                f"The PACS {self._peer} broke the connection off during a retrieval; "
-                f"{self._inbox.count} instances had arrived. Check that it still runs."
-            )
-        return final
+        return running.result()
 
-    def _check_progress(self, move: _Move) -> None:
+    def _check_progress(self, association: MoveAssociation) -> None:
         if self._inbox.error is not None:
             raise self._inbox.error
         limit = self._peer.response_timeout_seconds
         arrived = self._inbox.last_activity
         now = time.monotonic()
-        silent = now - max(move.last_response, arrived) > limit
-        if silent or now - max(move.last_change, arrived) > limit * _PATIENCE:
+        silent = now - max(association.last_response, arrived) > limit
+        if silent or now - max(association.last_change, arrived) > limit * _PATIENCE:
             raise PacsTimeout(
                 f"The PACS {self._peer} went silent during a retrieval: nothing came for {limit:g} s, "
                 f"{self._inbox.count} instances had arrived. Check the PACS, or raise pacs.response_timeout_seconds."
@@ -288,11 +305,7 @@ class _Lack:
         return self.series.SeriesInstanceUID if self.series else self.study.StudyInstanceUID
 
     def by_series(self) -> Dataset:
-        identifier = _by_study(self.study)
-        if self.series is not None:
-            identifier.QueryRetrieveLevel = "SERIES"
-            identifier.SeriesInstanceUID = self.series.SeriesInstanceUID
-        return identifier
+        return _by_study(self.study) if self.series is None else _by_series(self.study, self.series)
 
     def by_instances(self) -> Iterator[Dataset]:
         names = sorted(self.names)
@@ -318,11 +331,18 @@ def _by_study(study: Study) -> Dataset:
     return identifier
 
 
-async def _settle(running: asyncio.Future[_Final | None], move: _Move) -> None:
+def _by_series(study: Study, series: Series) -> Dataset:
+    identifier = _by_study(study)
+    identifier.QueryRetrieveLevel = "SERIES"
+    identifier.SeriesInstanceUID = series.SeriesInstanceUID
+    return identifier
+
+
+async def _settle(running: asyncio.Future[T], association: MoveAssociation) -> None:
     """Wait for the thread of a C-MOVE that was told to stop; abort it when it does not."""
     _, pending = await asyncio.wait({running}, timeout=_CANCEL_GRACE_SECONDS)
     if pending:
-        move.abort()
+        association.abort()
         await asyncio.wait({running}, timeout=_CANCEL_GRACE_SECONDS)
     if running.done() and not running.cancelled():
         running.exception()  # what it ended with no longer matters; asyncio wants it looked at

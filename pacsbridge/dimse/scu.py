@@ -12,11 +12,10 @@ from pynetdicom import evt
 from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelMove,
     Verification,
 )
 
-from pacsbridge.dimse.connection import RequestingAE, on_connection
+from pacsbridge.dimse.connection import RequestingAE
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ log = structlog.get_logger(__name__)
 
 VERIFICATION = Verification
 STUDY_ROOT_FIND = StudyRootQueryRetrieveInformationModelFind
-STUDY_ROOT_MOVE = StudyRootQueryRetrieveInformationModelMove
 
 #: Reasons of an A-ASSOCIATE-RJ from the service user (PS3.8, 9.3.4): what to check.
 _CALLED_AE_NOT_RECOGNIZED = 7
@@ -149,19 +147,8 @@ class Scu:
         responses = self._assoc.send_c_find(identifier, self.sop_class, msg_id=next_message_id())
         yield from responses
 
-    def move(self, identifier: Dataset, destination: str, message_id: int) -> Iterator[Dataset]:
-        """Send C-MOVE (PS3.4, C.4.2) and yield the status of each response."""
-        for status, _ in self._assoc.send_c_move(identifier, destination, self.sop_class, msg_id=message_id):
-            yield status
-
-    def cancel(self, message_id: int) -> None:
-        """Send C-CANCEL (PS3.7, 9.3.2.3) for an operation in flight."""
-        if self._assoc is not None and self._assoc.is_established:
-            self._assoc.send_c_cancel(message_id, query_model=self.sop_class)
-
-    def _on_connection(self, event: evt.Event) -> None:
+    def _on_connection(self, _event: evt.Event) -> None:
         self._connected = True
-        on_connection(event)
 
     def _on_pdu(self, event: evt.Event) -> None:
         # A rejection that comes before pynetdicom looks whether the connection stands counts as an abort there.
@@ -175,7 +162,9 @@ class Scu:
                 f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
             )
         if self._rejection is not None:
-            return PacsRejected(_rejection(peer, self._rejection))
+            return PacsRejected(
+                rejection(peer, self._rejection.source or 0, self._rejection.reason_diagnostic or 0)
+            )
         if assoc.rejected_contexts:
             service = getattr(self.sop_class, "name", self.sop_class)
             return PacsRejected(
@@ -191,9 +180,8 @@ class Scu:
         )
 
 
-def _rejection(peer: Peer, pdu: A_ASSOCIATE_RJ) -> str:
+def rejection(peer: Peer, source: int, reason: int) -> str:
     """Say what an A-ASSOCIATE-RJ means and what to do (PS3.8, 9.3.4)."""
-    source, reason = pdu.source, pdu.reason_diagnostic
     if source == _SERVICE_USER and reason == _CALLED_AE_NOT_RECOGNIZED:
         return (
             f"The PACS at {peer.host}:{peer.port} is not called {peer.ae_title} (called AE title not recognized). "
@@ -204,6 +192,8 @@ def _rejection(peer: Peer, pdu: A_ASSOCIATE_RJ) -> str:
             f"The PACS {peer} does not know the calling AE title {peer.calling_ae_title}. "
             "Register it in the PACS, or check pacs.calling_ae_title."
         )
+    pdu = A_ASSOCIATE_RJ()
+    pdu.source, pdu.reason_diagnostic = source, reason
     try:
         words = pdu.reason_str
     except ValueError:  # none that the standard knows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from struct import pack
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 #: How long a read or a write waits before whoever waits is asked whether to go on, in seconds.
 TICK_SECONDS = 0.5
+#: Linux only; see `Wire.write`.
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 #: So many buffers go into one system call (IOV_MAX of Linux and macOS).
 _MAXIMUM_PARTS = 1024
 
@@ -86,6 +89,21 @@ class Wire:
             The peer does not take it any more.
         """
         parts = [memoryview(part) for part in ([data] if isinstance(data, bytes) else data) if part]
+        self._write(parts)
+        self._acknowledge_quickly()
+
+    def _acknowledge_quickly(self) -> None:
+        """Have the kernel acknowledge what comes next without delay (tcp(7)); it forgets that when we write.
+
+        A peer that leaves Nagle's algorithm on (Orthanc does, dcmtk does by default) holds the end of each
+        message back until all before it is acknowledged, and Linux waits up to 40 ms for something to send along.
+        Measured: 2,000 instances from Orthanc in 4.5 s instead of 15.
+        """
+        if _QUICKACK is not None:
+            with contextlib.suppress(OSError):  # the peer may be gone, which the next read tells
+                self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    def _write(self, parts: list[memoryview]) -> None:
         moved = time.monotonic()
         while parts:
             try:

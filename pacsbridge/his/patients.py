@@ -122,7 +122,7 @@ class PatientApi:
                 return response.status, _parse(body)
         except TimeoutError:
             raise PatientApiFailure(f"no answer within {self._config.timeout_seconds:g} s") from None
-        except (aiohttp.ClientError, ValueError) as error:
+        except (aiohttp.ClientError, ValueError, RecursionError) as error:
             raise PatientApiFailure(f"no usable answer ({type(error).__name__})") from None
 
     def _read(self, answer: Any) -> Patient:

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from pacsbridge.accounts.users import FOUND_AT_ONCE, NewUser
 from pacsbridge.accounts.values import Role, valid_grants
-from pacsbridge.errors import InvalidParameter, MissingParameter, RequestError
+from pacsbridge.errors import MissingParameter, RequestError
 from pacsbridge.http.admin import admin_of, not_oneself, role_of
+from pacsbridge.http.bodies import form_fields
 from pacsbridge.http.pages import page, redirect
 
 if TYPE_CHECKING:
@@ -192,10 +193,8 @@ _ACTIONS = {
 
 
 async def _form(request: web.Request) -> dict[str, str]:
-    form = await request.post()
-    if not all(isinstance(value, str) for value in form.values()):
-        raise InvalidParameter("A form field must be text.")
-    return {name: str(value).strip() if name != "password" else str(value) for name, value in form.items()}
+    form = await form_fields(request)
+    return {name: value if name == "password" else value.strip() for name, value in form.items()}
 
 
 def _lines(text: str) -> tuple[str, ...]:

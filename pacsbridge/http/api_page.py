@@ -27,7 +27,6 @@ _PAGES = "Pages"
 _ACCESS = {
     "ApiKey": "the API key",
     "LinkSignature": "a signed link",
-    "BearerToken": "somebody signed in",
 }
 
 
@@ -141,7 +140,11 @@ def _operation(document: Values, path: str, method: str) -> Operation:
 def _access(security: list[Values]) -> str:
     if not security or {} in security:
         return "anyone"
-    return ", ".join(words for name, words in _ACCESS.items() if any(name in each for each in security))
+    schemes = {name for each in security for name in each}
+    known = [words for name, words in _ACCESS.items() if name in schemes]
+    # What the key opens is for those who make discs and links.
+    someone = "staff or an admin signed in" if "ApiKey" in schemes else "somebody signed in"
+    return ", ".join([*known, someone])
 
 
 def _parameter(document: Values, parameter: Values) -> Field:

@@ -1,4 +1,4 @@
-"""What callers send as JSON, checked field by field."""
+"""What callers send as JSON, checked field by field, and what forms send."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
 _JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
 
 
 async def json_object(request: web.Request, *, optional: bool = False) -> dict[str, Any]:
@@ -39,6 +40,28 @@ async def json_object(request: web.Request, *, optional: bool = False) -> dict[s
     if not isinstance(body, dict):
         raise InvalidParameter("The body must be a JSON object.")
     return body
+
+
+async def form_fields(request: web.Request) -> dict[str, str]:
+    """Read a form as browsers send it; multipart is for files, and there are none here.
+
+    Raises
+    ------
+    InvalidParameter
+        It can't be read as a form.
+    """
+    if not request.can_read_body:
+        return {}
+    if request.content_type != _FORM:
+        raise InvalidParameter(f"Send a form, with Content-Type: {_FORM}.")
+    try:
+        async with asyncio.timeout(request.app[SERVICES].config.server.read_timeout_seconds):
+            form = await request.post()
+    except TimeoutError:
+        raise InvalidParameter("The form did not arrive in time.") from None
+    except (ValueError, LookupError):
+        raise InvalidParameter("The body can't be read as a form.") from None
+    return {name: str(value) for name, value in form.items()}
 
 
 def text(body: dict[str, Any], name: str, *, optional: bool = False) -> str:

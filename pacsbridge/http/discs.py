@@ -10,7 +10,7 @@ from pacsbridge.errors import InvalidParameter
 from pacsbridge.http.access import CALLER, guarded
 from pacsbridge.http.image import send_image
 from pacsbridge.http.links import Purpose
-from pacsbridge.http.names import attachment, patient_stem
+from pacsbridge.http.names import ascii_stem, attachment, patient_stem
 from pacsbridge.http.parameters import accession_numbers, one_accession_number
 from pacsbridge.http.services import SERVICES
 from pacsbridge.jobs.job import Kind
@@ -106,7 +106,7 @@ async def _named_after_patient(services: Services, job: Job, disc: Disc) -> str:
     patient = await services.patients.patient(first)
     from_images = patient_stem(disc.patient_name)
     stem = (patient_stem(patient.name) if patient else "") or from_images
-    return attachment(stem or _number_stem(first), from_images or first, "iso")
+    return attachment(stem or _number_stem(first), ascii_stem(from_images) or first, "iso")
 
 
 def _number_stem(number: str) -> str:

@@ -9,7 +9,8 @@ from aiohttp import hdrs, web
 
 from pacsbridge.accounts.catalog import studies_of
 from pacsbridge.accounts.values import Role
-from pacsbridge.errors import InvalidParameter, PacsbridgeError, TooManyRequests, Unauthorized
+from pacsbridge.errors import PacsbridgeError, TooManyRequests, Unauthorized
+from pacsbridge.http.bodies import form_fields
 from pacsbridge.http.clients import caller_of
 from pacsbridge.http.identity import accounts_of, check_origin, drop_cookie, principal_of, set_cookie
 from pacsbridge.http.pages import page, redirect
@@ -40,8 +41,8 @@ async def _show(request: web.Request) -> web.Response:
 async def _sign_in(request: web.Request) -> web.Response:
     accounts = accounts_of(request)
     check_origin(request)
-    form = await request.post()
-    email, password, onward = (_field(form.get(name, "")) for name in ("email", "password", "next"))
+    form = await form_fields(request)
+    email, password, onward = (form.get(name, "") for name in ("email", "password", "next"))
     onward = _own_path(onward)
     try:
         signed = await accounts.sign_in(email, password, caller_of(request))
@@ -83,12 +84,6 @@ async def _home(services: Services, principal: Principal) -> str:
     except PacsbridgeError:
         return study_list  # signed in all the same; the viewer tells what it can't show
     return dicomweb.viewer_url.format(study_iuids=first.StudyInstanceUID)
-
-
-def _field(value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidParameter("A form field must be text.")
-    return value
 
 
 def _own_path(onward: str) -> str:

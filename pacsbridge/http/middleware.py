@@ -110,6 +110,9 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
             if name in error.headers:
                 response.headers[name] = error.headers[name]
         return response
+    except web.RequestPayloadError:
+        told = "The body of the request can't be read: it is not coded as its headers say, or not whole."
+        return error_response(request, 400, "invalid_request", told)
     except (ConnectionError, asyncio.CancelledError):
         raise
     except Exception:

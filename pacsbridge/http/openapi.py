@@ -13,6 +13,7 @@ import yaml
 from aiohttp import hdrs, web
 
 from pacsbridge import __version__
+from pacsbridge.http.pages import PAGES
 from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _WAITING = frozenset({"429", "503"})
 #: What helps to write the file and says nothing to who reads the description.
 _OWN_KEYS = frozenset({"x-access", "x-error-groups"})
 _ERROR_CONTENT = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
+_PAGE_CONTENT = {"text/html": {"schema": {"type": "string"}}}
 _REQUEST_ID = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
 _RETRY_AFTER = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
 
@@ -69,7 +71,7 @@ def complete(deployment: Deployment) -> Mapping[str, Any]:
         "servers": [{"url": deployment.url}],
         "paths": {
             path: {
-                key: _operation(value, codes, locked=deployment.locked) if key in METHODS else value
+                key: _operation(path, value, codes, locked=deployment.locked) if key in METHODS else value
                 for key, value in item.items()
             }
             for path, item in source["paths"].items()
@@ -102,27 +104,30 @@ def resolve(document: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[st
 
 
 def _operation(
-    operation: Mapping[str, Any], codes: Mapping[str, Mapping[str, Any]], *, locked: bool
+    path: str, operation: Mapping[str, Any], codes: Mapping[str, Mapping[str, Any]], *, locked: bool
 ) -> dict[str, Any]:
+    content = _ERROR_CONTENT | (_PAGE_CONTENT if path.startswith(PAGES) else {})
     errors = list(dict.fromkeys(_flat(operation.get("x-errors", ()))))
     responses = {status: _identified(each) for status, each in operation["responses"].items()}
     for code in errors:
         status = str(codes[code]["status"])
         known = responses.get(status, {})
         told = f"{known['description']} `{code}`" if known else f"`{code}`"
-        responses[status] = _error(status, told, known)
-    responses.setdefault("default", _error("default", "Whatever else goes wrong.", {}))
+        responses[status] = _error(status, told, content, known)
+    responses.setdefault("default", _error("default", "Whatever else goes wrong.", content, {}))
     security = operation["security"]
     if not locked and any(_KEY in each for each in security):
         security = [{}, *security]
     return {**operation, "security": security, "responses": responses, "x-errors": errors}
 
 
-def _error(status: str, description: str, beside: Mapping[str, Any]) -> dict[str, Any]:
+def _error(
+    status: str, description: str, content: Mapping[str, Any], beside: Mapping[str, Any]
+) -> dict[str, Any]:
     return {
         "description": description,
         "headers": _REQUEST_ID | beside.get("headers", {}) | (_RETRY_AFTER if status in _WAITING else {}),
-        "content": _ERROR_CONTENT | beside.get("content", {}),
+        "content": {**content} | beside.get("content", {}),
     }
 
 

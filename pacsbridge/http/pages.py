@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _STYLE_PATH = "/static/pacsbridge.css"
-_PAGES = ("/login", "/admin", "/s/")
+#: Below these, an error is a page for a browser that asks for one.
+PAGES = ("/login", "/admin", "/s/")
 _DAY_SECONDS = 86_400
 
 
@@ -62,7 +63,7 @@ def redirect(location: str) -> web.Response:
 @web.middleware
 async def errors_as_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Show a person who opens a page what went wrong; who isn't signed in is led to the sign-in page."""
-    if not request.path.startswith(_PAGES) or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
+    if not request.path.startswith(PAGES) or "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         return await handler(request)
     try:
         return await handler(request)

@@ -8,6 +8,8 @@ import secrets
 import structlog
 from aiohttp import hdrs, web
 
+from pacsbridge.http.middleware import REQUEST_ID
+
 log = structlog.get_logger(__name__)
 
 _NOT_READABLE = (
@@ -63,16 +65,29 @@ class _Protocol(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer is on its way already")
         readable = status >= 500
-        error = {
-            "code": "internal_error" if readable else "invalid_request",
-            "message": "Something went wrong here. The log tells more." if readable else _NOT_READABLE,
-            "request_id": request_id,
-        }
-        response = web.Response(
-            status=status,
-            text=json.dumps({"error": error}),
-            content_type="application/json",
-            headers={"X-Request-ID": request_id, hdrs.CACHE_CONTROL: "no-store"},
+        return _answer(
+            status,
+            "internal_error" if readable else "invalid_request",
+            "Something went wrong here. The log tells more." if readable else _NOT_READABLE,
+            request_id,
         )
-        response.force_close()
-        return response
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Put what aiohttp answers before any middleware in our form: an Expect that nobody can meet is one."""
+        if isinstance(resp, web.HTTPException) and REQUEST_ID not in request:
+            resp = _answer(resp.status, "invalid_request", resp.reason, secrets.token_hex(8))
+        return await super().finish_response(request, resp, start_time)
+
+
+def _answer(status: int, code: str, message: str, request_id: str) -> web.Response:
+    error = {"code": code, "message": message, "request_id": request_id}
+    response = web.Response(
+        status=status,
+        text=json.dumps({"error": error}),
+        content_type="application/json",
+        headers={"X-Request-ID": request_id, hdrs.CACHE_CONTROL: "no-store"},
+    )
+    response.force_close()
+    return response

@@ -39,6 +39,7 @@ class Receiving:
 
     def __init__(self, config: Config, pool: PortPool) -> None:
         self._peer = Peer.pacs(config.pacs)
+        self._associations = config.pacs.associations
         self._media = config.media
         self._pool = pool
         self._queries = asyncio.Semaphore(_QUERIES)
@@ -75,7 +76,8 @@ class Receiving:
         try:
             async with self._pool.lease(inbox, on_place=job.waits) as port:
                 job.enter(Stage.RECEIVING)
-                missing = await Retriever(self._peer, port, inbox).retrieve(studies)
+                retriever = Retriever(self._peer, port, inbox, self._associations)
+                missing = await retriever.retrieve(studies)
         finally:
             await asyncio.shield(asyncio.to_thread(inbox.close))
             metrics.INSTANCES_RECEIVED.inc(inbox.count)

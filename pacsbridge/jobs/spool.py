@@ -101,9 +101,15 @@ class Spool:
         OSError
             The root can't be made or written.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=self.root):
-            pass
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the spool {self.root} can't be written: {error.strerror}. Check media.spool_dir.",
+            ) from error
         orphans = sum(_remove_orphan(path) for path in self.root.glob(f"{_PREFIX}*"))
         if orphans:
             log.info("removed what an earlier run left in the spool", folders=orphans)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.benchmarks import retrieve
+from scripts.benchmarks import disc, latency, proxies, resources, retrieve, store
 from scripts.benchmarks.bench import Bench
 from scripts.benchmarks.report import as_json, as_table, surroundings
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 #: Which targets of docs/performance.md a measurement is for, and how it is made.
 MEASUREMENTS: dict[str, Callable[[Bench], Iterator[Line]]] = {
     "P1": retrieve.measure,
+    "P2": store.receive,
+    "P3": store.send,
+    "P4": disc.measure,
+    "P5 P6": resources.measure,
+    "P7 P8": proxies.measure,
+    "P9": latency.measure,
 }
 _ROUNDS = 3
 
@@ -59,7 +65,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="how often each side is measured")
     parser.add_argument("--quick", action="store_true", help="see whether it runs, with little data")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading there")
-    parser.add_argument("--work", type=Path, metavar="FOLDER", help="a folder with 15 GB of room; else TMPDIR")
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="a folder with 15 GB of room; else TMPDIR"
+    )
     return parser.parse_args()
 
 

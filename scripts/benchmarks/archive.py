@@ -8,9 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydicom import Dataset
 from pynetdicom import AE, evt
@@ -24,7 +23,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # named when i
 from pacsbridge.dimse.send import send_instances
 from pacsbridge.instance import Instance
 from scripts.benchmarks.data import Study
-from tests.peers import HOST, Process, free_port
+from tests.peers import HOST, Process
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 AE_TITLE = "ARCHIVE"
 _PENDING = 0xFF00
@@ -75,7 +77,7 @@ class Archive:
 
     def _move(self, event: evt.Event) -> Iterator[Any]:
         """Send everything at once, beside pynetdicom, which is then told that there is nothing to send."""
-        title = event.move_destination
+        title = event.move_destination or ""
         port = self._destinations[title]
         series = event.identifier.get("SeriesInstanceUID")
         instances = [
@@ -86,9 +88,8 @@ class Archive:
         yield 0
 
 
-def start(folder: Path, study: Study, destinations: dict[str, int]) -> tuple[Process, int]:
-    """Start one as a process; give it, and its port."""
-    port = free_port()
+def start(folder: Path, study: Study, destinations: dict[str, int], port: int) -> Process:
+    """Start one as a process, on a free port."""
     description = folder / "archive.json"
     text = json.dumps(
         {
@@ -96,8 +97,16 @@ def start(folder: Path, study: Study, destinations: dict[str, int]) -> tuple[Pro
             "destinations": destinations,
             "study": [study.AccessionNumber, study.StudyInstanceUID, str(study.folder)],
             "instances": [
-                [one.path, one.size, one.SOPClassUID, one.SOPInstanceUID, one.TransferSyntaxUID]
-                + [one.StudyInstanceUID, one.SeriesInstanceUID]
+                (
+                    one.path,
+                    one.size,
+                    one.SOPClassUID,
+                    one.SOPInstanceUID,
+                    one.TransferSyntaxUID,
+                    one.StudyInstanceUID,
+                    one.SeriesInstanceUID,
+                    "",  # nobody asks for the attributes
+                )
                 for one in study.instances
             ],
         }
@@ -106,13 +115,13 @@ def start(folder: Path, study: Study, destinations: dict[str, int]) -> tuple[Pro
     command = [sys.executable, "-m", "scripts.benchmarks.archive", str(description)]
     process = Process(command, folder / "archive.log").start()
     process.wait_until_listening(port, 60)
-    return process, port
+    return process
 
 
 def _main() -> None:
     told = json.loads(Path(sys.argv[1]).read_text())
     number, uid, folder = told["study"]
-    instances = tuple(Instance(*values, attributes=b"") for values in told["instances"])
+    instances = tuple(Instance(*values) for values in told["instances"])
     study = Study(number, uid, Path(folder), instances)
     Archive(study, told["destinations"]).serve(told["port"])
 

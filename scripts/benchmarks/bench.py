@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from scripts.benchmarks.data import CT, MR, Shape, Study, make
 from scripts.benchmarks.measure import tell
 from tests.orthanc import Orthanc
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: The studies by their accession numbers.
 STUDIES = {"CT": CT, "CT2": CT, "MR": MR}

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 from pydicom import dcmread, dcmwrite
+from pydicom.uid import UID
 
 from pacsbridge.instance import Instance
 from tests.studies import make_ct_series
@@ -76,7 +77,7 @@ def _write_series(
     sample.unlink()
     tail = whole[whole.rindex(_PIXELS_AT) :]
     ds = dcmread(BytesIO(whole), stop_before_pixels=True)
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{ds.SeriesInstanceUID}.{_FIRST}"
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = UID(f"{ds.SeriesInstanceUID}.{_FIRST}")
     ds.InstanceNumber = _FIRST
     buffer = BytesIO()
     dcmwrite(buffer, ds)

@@ -84,11 +84,11 @@ class StoreScp:
         self._process.kill()
 
     def cpu_seconds(self) -> float:
-        """The CPU seconds that it has used, with the processes that it forked and that have ended."""
+        """Give the CPU seconds that it has used, with the processes that it forked and that have ended."""
         return cpu_seconds(self._process.pid)
 
     def count(self) -> int:
-        """How many files it holds."""
+        """Count the files that it holds."""
         return sum(1 for _ in self.received.iterdir())
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import statistics
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 OURS = "pacsbridge"
 

@@ -6,6 +6,7 @@ import os
 import resource
 import threading
 from pathlib import Path
+from typing import Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _RESET_PEAK = "5"
@@ -47,7 +48,7 @@ class DiskWatch:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> DiskWatch:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

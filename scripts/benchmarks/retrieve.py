@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from scripts.benchmarks import dcmtk
@@ -50,7 +51,7 @@ def _measure_study(
     if not absent:
         for tuning, rounds in ((dcmtk.TUNED, bench.rounds), (dcmtk.DEFAULT, default_rounds)):
             pipeline = Pipeline(bench.folder(f"pipeline-{tuning.name}"), orthanc, tuning)
-            contenders[tuning.name] = Contender(lambda pipeline=pipeline: pipeline.run(study), rounds)
+            contenders[tuning.name] = Contender(partial(pipeline.run, study), rounds)
     tell(f"{name}: {len(study.instances)} instances, {study.bytes / 1e6:.0f} MB")
     taken = in_turn(bench.rounds, contenders)
     work = f"{name} from Orthanc: accession number → last byte"

@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import yaml
@@ -19,6 +18,7 @@ from tests.peers import HOST, Process, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _BUFFER_BYTES = 1 << 20
 #: What a request for a disc may take in all, in seconds.
@@ -93,7 +93,7 @@ class Service:
         return f"http://{HOST}:{self.port}"
 
     def cpu_seconds(self) -> float:
-        """The CPU seconds that it has used."""
+        """Give the CPU seconds that it has used."""
         return cpu_seconds(self.pid)
 
     def ask(self, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
@@ -136,9 +136,13 @@ class Service:
         return Download(time.time() - began, waited, length)
 
     def _last_received_at(self) -> float:
-        """When the last instance in the spool was written; only right while one disc is made."""
-        [folder] = self.spool.glob("job-*")
-        return max(entry.stat().st_mtime for entry in os.scandir(folder) if entry.name.endswith(".dcm"))
+        """When the last instance in the spool was written; of use while one disc is made only."""
+        return max(
+            entry.stat().st_mtime
+            for folder in self.spool.glob("job-*")
+            for entry in os.scandir(folder)
+            if entry.name.endswith(".dcm")
+        )
 
 
 def _parse(head: bytes) -> tuple[int, int]:

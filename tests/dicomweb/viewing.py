@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
@@ -21,7 +20,7 @@ from pacsbridge.dicomweb.service import running_dicomweb
 from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.http.services import Services
 from tests.accounts.examples import ENGINEER, HERE, PASSWORD, SECRET
-from tests.http.desk import NoDiscs
+from tests.http.desk import NoWorks
 from tests.peers import HOST
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ async def running_viewing(folder: Path, **sections: Any) -> AsyncIterator[Viewin
             assert proxy is not None
             services = Services(
                 config=config,
-                works=cast("Any", SimpleNamespace(engine=NoDiscs())),
+                works=cast("Any", NoWorks()),
                 patients=nothing,
                 checks=nothing,
                 accounts=accounts,

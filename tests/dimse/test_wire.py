@@ -109,3 +109,18 @@ def test_writing_to_who_is_gone(ends: tuple[socket.socket, socket.socket]) -> No
     theirs.close()
     with pytest.raises(ConnectionEnded):
         Wire(ours, 100, patient).write([b"x" * 100_000] * 200)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux only")
+def test_what_comes_is_acknowledged_at_once_though_we_answer(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    """Linux delays that on a connection that goes to and fro, and a peer with Nagle's algorithm waits for it."""
+    ours, theirs = ends
+    wire = Wire(ours, 100, patient)
+    for _ in range(10):
+        theirs.sendall(b"question")
+        wire.read(8)
+        wire.write(b"answer")
+        theirs.recv(6)
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1

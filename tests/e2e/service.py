@@ -15,7 +15,7 @@ from pacsbridge.jobs.job import Kind
 from tests.peers import HOST, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from pacsbridge.http.services import Services
@@ -46,11 +46,11 @@ class Service:
         async with engine.disc(engine.submit(Kind.ISO, numbers)) as kept:
             yield kept
 
-    async def get(self, path: str, **parameters: Any) -> tuple[int, dict[str, str], bytes]:
+    async def get(self, path: str, **parameters: Any) -> tuple[int, Mapping[str, str], bytes]:
         """Ask, and give status, headers and body."""
         headers = parameters.pop("headers", {})
         async with self.session.get(self.url + path, params=parameters, headers=headers) as response:
-            return response.status, dict(response.headers), await response.read()
+            return response.status, response.headers, await response.read()
 
     async def error(self, path: str, **parameters: Any) -> tuple[int, str]:
         """Ask for something that fails, and give status and code."""

@@ -165,7 +165,8 @@ async def test_ten_jobs_over_two_ports_move_and_three_are_cancelled(
         for number in cancelled:
             await expect(item(watcher, number).locator(".word")).to_have_text("Cancelled")
         for number in made:
-            await expect(item(watcher, number).locator(".word")).to_have_text("Ready to download")
+            for one in (page, watcher):
+                await expect(item(one, number).locator(".word")).to_have_text("Ready to download")
         assert pacs.cancels == 1
         assert len(pacs.moves) == len(made) + 1
         seen = await page.evaluate("() => window.seen")

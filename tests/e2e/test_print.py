@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID
 
+from tests.e2e.program import Program, write_config
 from tests.e2e.service import Service, make_config, running
 from tests.misbehaving import Misbehaviour
 from tests.peers import HOST, free_port
@@ -185,3 +188,44 @@ async def test_the_old_path_prints(pacs: MisbehavingPacs, storescp: MakeStoreScp
 async def ask(service: Service, **parameters: str) -> tuple[int, dict[str, Any]]:
     async with service.session.get(service.url + PRINT, params=parameters) as response:
         return response.status, await response.json()
+
+
+@pytest.mark.parametrize("stage", ["receiving", "sending"])
+async def test_a_killed_print_is_interrupted_and_never_sent_twice(
+    stage: str, pacs: MisbehavingPacs, storescp: MakeStoreScp, tmp_path: Path
+) -> None:
+    """After the next start it waits for a person: nothing more goes to the publisher by itself."""
+    publisher = storescp(*(["--sleep-during", "1"] if stage == "sending" else []))
+    pacs.misbehaviour = Misbehaviour(delay=0.3 if stage == "receiving" else 0)
+    path = write_config(tmp_path, with_publisher(tmp_path, pacs, publisher.port))
+    with Program(path) as killed:
+        job = await call(killed, "POST", "/api/jobs", {"kind": "print", "accession_numbers": ["A1"]})
+        async with asyncio.timeout(30):
+            while (await call(killed, "GET", f"/api/jobs/{job['id']}"))["stage"] != stage:
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(1.0)  # the store writes twice a second
+        killed.send(signal.SIGKILL)
+        killed.wait()
+    sent = publisher.associations()
+    pacs.misbehaviour = Misbehaviour()
+    with Program(path) as again:
+        async with asyncio.timeout(30):
+            while (await call(again, "GET", "/api/jobs"))["jobs"] == []:
+                await asyncio.sleep(0.1)
+        (back,) = (await call(again, "GET", "/api/jobs"))["jobs"]
+        assert (back["id"], back["state"]) == (job["id"], "interrupted")
+        assert publisher.associations() == sent
+        new = await call(again, "POST", f"/api/jobs/{job['id']}/again")
+        async with asyncio.timeout(60):
+            while (ended := await call(again, "GET", f"/api/jobs/{new['id']}"))["finished_at"] is None:
+                await asyncio.sleep(0.1)
+        assert (ended["state"], ended["instances"]["sent"]) == ("done", 6)
+    assert publisher.associations() == sent + 1
+
+
+async def call(program: Program, method: str, path: str, body: Any = None) -> Any:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, program.url + path, json=body) as response,
+    ):
+        return await response.json()

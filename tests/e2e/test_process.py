@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -179,12 +178,9 @@ def test_a_bad_configuration_is_one_line_with_the_path_of_its_key(
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    for command in ("serve", "check", "iso"):
-        arguments = ["A1"] if command == "iso" else []
-        code, said = run_program(command, "--config", path, *arguments)
-        assert code == 2 or (command == "check" and "viewer" in text), said
-        assert told in said
-        assert "Traceback" not in said
+    code, said = run_program("serve", "--config", path)
+    assert code == 2
+    assert told in _only_line(said)
 
 
 def test_no_such_configuration_and_no_such_command(tmp_path: Path) -> None:
@@ -209,8 +205,6 @@ def test_iso_writes_an_image_and_says_what_is_in_it(make_pacs: MakePacs, tmp_pat
     done = _iso(config, made, "A1", "A2", "--output", "both.iso")
     assert done.returncode == 0
     assert "2 studies, 3 series, 13 instances" in done.stderr
-    done = _iso(config, made, "A1,A2")
-    assert done.returncode == 2, done.stderr
     done = _iso(config, made, "A1", "A2")
     assert done.stdout == "Doe_Jane.iso\n"
     assert not any(text in done.stderr for text in ("Doe", "4711", "A1"))
@@ -270,7 +264,7 @@ def test_check_says_what_is_well(orthanc: Orthanc, tmp_path: Path) -> None:
     config = write_config(tmp_path, a_config(tmp_path, orthanc))
     code, said = run_program("check", "--config", config)
     assert code == 0, said
-    lines = dict(reversed(line.split(None, 2)[:2]) for line in said.splitlines())
+    lines = {line.split()[1]: line.split()[0] for line in said.splitlines()}
     assert lines["pacs"] == lines["storage_scp"] == lines["destination"] == lines["spool"] == "ok"
     assert lines["publisher"] == lines["patient_api"] == lines["viewer"] == "off"
     with Program(config):
@@ -278,16 +272,17 @@ def test_check_says_what_is_well(orthanc: Orthanc, tmp_path: Path) -> None:
         assert code == 0, said
 
 
-def test_check_tells_what_to_do(orthanc: Orthanc, make_pacs: MakePacs, tmp_path: Path) -> None:
-    config = a_config(tmp_path, orthanc)
-    orthanc.forget_destinations()
+def test_check_tells_what_to_do(make_pacs: MakePacs, tmp_path: Path) -> None:
+    pacs = make_pacs()
+    config = a_config(tmp_path, pacs)
+    pacs.destinations.clear()
     code, said = run_program("check", "--config", write_config(tmp_path, config))
     assert code == 1
     (line,) = (line for line in said.splitlines() if "destination CDRECORD1" in line)
     assert line.startswith("failed")
     assert f"port {config.storage_scp.ports[0].port}" in line
 
-    tell_destinations(orthanc, [port.model_dump() for port in config.storage_scp.ports])
+    tell_destinations(pacs, [port.model_dump() for port in config.storage_scp.ports])
     code, said = run_program(
         "check", "--config",
         write_config(
@@ -302,14 +297,13 @@ def test_check_tells_what_to_do(orthanc: Orthanc, make_pacs: MakePacs, tmp_path:
         assert line.startswith("failed")
         assert key in line
 
-    rejecting = make_pacs(Misbehaviour(reject=Reject.CALLING_AE_TITLE_NOT_RECOGNISED))
-    code, said = run_program("check", "--config", write_config(tmp_path, a_config(tmp_path, rejecting)))
+    pacs.misbehaviour = Misbehaviour(reject=Reject.CALLING_AE_TITLE_NOT_RECOGNISED)
+    code, said = run_program("check", "--config", write_config(tmp_path, config))
     assert code == 1
     assert "pacs.calling_ae_title" in said
-    rejecting.stop()
-    began = time.monotonic()
-    code, said = run_program("check", "--config", write_config(tmp_path, a_config(tmp_path, rejecting)))
-    assert code == 1, began
+    pacs.stop()
+    code, said = run_program("check", "--config", write_config(tmp_path, config))
+    assert code == 1
     assert "pacs.host" in said
     assert "Traceback" not in said
 

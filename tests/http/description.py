@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 FORMATS = FormatChecker(formats=())
 
 
-@FORMATS.checks("date-time", raises=ValueError)
 def _is_moment(value: object) -> bool:
     return not isinstance(value, str) or datetime.fromisoformat(value).tzinfo is not None
+
+
+FORMATS.checks("date-time", raises=ValueError)(_is_moment)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,12 @@ class Endpoint:
         return body
 
 
-def whole(url: str = "http://localhost:8080", *, locked: bool = True) -> Mapping[str, Any]:
-    """Give the description with nothing left out."""
-    return complete(Deployment(url, locked, frozenset(read()["paths"])))
+def whole(
+    url: str = "http://localhost:8080", *, locked: bool = True, viewer: bool = True
+) -> Mapping[str, Any]:
+    """Give the description with nothing left out, but the viewer where it isn't served."""
+    paths = frozenset(read()["paths"]) - (frozenset() if viewer else {"/{path}"})
+    return complete(Deployment(url, locked, paths))
 
 
 def endpoints(document: Mapping[str, Any]) -> Iterator[Endpoint]:

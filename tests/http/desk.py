@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
@@ -41,6 +40,17 @@ class Shelf:
         if self.away:
             raise PacsUnreachable("No connection.")
         return self.studies.get(accession_number, ())
+
+
+class NoWorks:
+    """Makes no disc; the server waits for its orders when it stops."""
+
+    @property
+    def engine(self) -> NoWorks:
+        return self
+
+    async def finish_orders(self, seconds: float) -> None:
+        """There are none."""
 
 
 @dataclass
@@ -94,13 +104,6 @@ class Desk:
         return {"Cookie": f"pacsbridge_session={token}", "Origin": origin or self.url}
 
 
-class NoDiscs:
-    """The engine of jobs, which has none."""
-
-    async def finish_orders(self, seconds: float) -> None:
-        """Have nothing to finish."""
-
-
 @asynccontextmanager
 async def running_desk(database: Database, clock: Clock, **sections: Any) -> AsyncIterator[Desk]:
     """Run the application; keyword arguments are sections of the configuration."""
@@ -115,10 +118,10 @@ async def running_desk(database: Database, clock: Clock, **sections: Any) -> Asy
     accounts = Accounts(config.accounts, database, clock=clock)
     accounts.start()
     catalog = Shelf()
-    nothing = cast("Any", None)  # no disc is made here
+    nothing = cast("Any", None)  # nobody asks
     services = Services(
         config=config,
-        works=cast("Any", SimpleNamespace(engine=NoDiscs())),
+        works=cast("Any", NoWorks()),
         patients=nothing,
         checks=nothing,
         accounts=accounts,

@@ -9,6 +9,7 @@ import pytest
 from pacsbridge.http.api_words import curl, kind_of, marked
 from tests.http.description import endpoints, whole
 from tests.http.html_page import parse
+from tests.http.test_pages import browser_page, picture
 
 if TYPE_CHECKING:
     from tests.http.desk import Desk
@@ -26,7 +27,7 @@ async def test_it_is_whole(locked_desk: Desk) -> None:
     page = await page_of(locked_desk)
     assert len(set(page.ids)) == len(page.ids)
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
-    assert {endpoint.operation["operationId"] for endpoint in endpoints(whole())} <= set(page.ids)
+    assert {endpoint.operation["operationId"] for endpoint in endpoints(whole(viewer=False))} <= set(page.ids)
     assert {f"error-{code}" for code in whole()["x-error-codes"]} <= set(page.ids)
 
 
@@ -35,6 +36,17 @@ async def test_it_follows_the_configuration(desk: Desk, locked_desk: Desk) -> No
     assert ("signed-links" in closed.ids, "signed-links" in opened.ids) == (True, False)
     assert any("$API_KEY" in line for line in closed.code["curl"])
     assert not any("$API_KEY" in line for line in opened.code["curl"])
+
+
+@pytest.mark.parametrize(("dark", "phone"), [(False, False), (True, False), (False, True)])
+async def test_it_fits_any_window(locked_desk: Desk, dark: bool, phone: bool) -> None:
+    async with browser_page(dark=dark, phone=phone) as page:
+        await page.goto(f"{locked_desk.url}/api/docs")
+        await page.get_by_role("link", name="Errors", exact=True).click()
+        assert page.url.endswith("#errors")
+        width = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+        assert await page.evaluate(width)
+        await picture(page, f"api-{'dark' if dark else 'light'}-{'phone' if phone else 'desk'}")
 
 
 def test_code_is_marked_and_everything_escaped() -> None:

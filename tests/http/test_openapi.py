@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ from pacsbridge.http import middleware, passing
 from pacsbridge.http.openapi import read, resolve
 from pacsbridge.http.services import Services
 from pacsbridge.jobs.job import Kind, Stage, State
+from tests.accounts.examples import add
 from tests.http.description import endpoints, problems, whole
 
 if TYPE_CHECKING:
@@ -41,10 +43,11 @@ KEYS = {
 }  # fmt: skip
 
 
-def make_everything(**server: Any) -> web.Application:
+def make_everything(folder: Path, **server: Any) -> web.Application:
     """Make the application with every feature that has addresses of its own; it is not run."""
     nothing = cast("Any", None)
-    config = Config.model_validate({"server": server})
+    (folder / "index.html").write_text("<!doctype html>")
+    config = Config.model_validate({"server": server, "dicomweb": {"ohif_dir": str(folder)}})
     return make_app(Services(config=config, works=nothing, patients=nothing, checks=nothing))
 
 
@@ -71,9 +74,9 @@ def references(value: Any) -> Iterator[str]:
             yield from references(each)
 
 
-def test_no_route_is_undescribed_and_nothing_is_described_that_is_not_there() -> None:
+def test_no_route_is_undescribed_and_nothing_is_described_that_is_not_there(tmp_path: Path) -> None:
     described = {(endpoint.method, endpoint.path) for endpoint in endpoints(whole())}
-    there = routes(make_everything())
+    there = routes(make_everything(tmp_path))
     # A route for any method is narrowed down by its handler.
     open_ended = {path for method, path in there if method == "*"}
     assert {path for _, path in described} >= open_ended
@@ -179,7 +182,7 @@ async def test_it_is_served_with_version_and_address(locked_desk: Desk) -> None:
     assert answer.status == 200
     assert answer.json["info"]["version"] == __version__
     assert answer.json["servers"] == [{"url": "http://localhost:8080"}]
-    assert answer.json == whole()
+    assert answer.json == whole(viewer=False)
 
 
 async def test_what_is_open_is_described_as_open(desk: Desk, locked_desk: Desk) -> None:
@@ -192,11 +195,60 @@ async def test_what_is_open_is_described_as_open(desk: Desk, locked_desk: Desk) 
     assert {} not in await security(desk, "/api/admin/users")
 
 
-def test_what_is_switched_off_is_left_out() -> None:
-    paths = {path for _, path in routes(make_everything(legacy_php_routes=False))}
+def test_the_documentation_names_the_same_paths_and_errors() -> None:
+    document, text = whole(), (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<=[ `])(/(?:api/|auth/|s/|mkiso|send_)[\w./{}-]*)", text))
+    assert named
+    assert named <= set(document["paths"])
+    rows = [re.findall(r"[^|]+", row) for row in text.partition("| status | code")[2].splitlines()[2:]]
+    told = {code: row[0] for row in rows if row for code in re.findall(r"`(\w+)`", f"{row[1]} {row[2]}")}
+    for code, error in document["x-error-codes"].items():
+        assert error["status"] == "default" or str(error["status"]) in told[code], code
+
+
+def test_what_is_switched_off_is_left_out(tmp_path: Path) -> None:
+    paths = {path for _, path in routes(make_everything(tmp_path, legacy_php_routes=False))}
     assert set(read()["paths"]) - paths == {
         "/mkiso.php",
         "/mkiso2.php",
         "/mkiso_multiple.php",
         "/send_rimage_multiple.php",
     }
+
+
+def at_the_limit(name: str, schema: Mapping[str, Any], length: int) -> Any:
+    """Make a text of a length, or a list of one, that is right but for its length."""
+    if "items" in schema:
+        return [("1" if name == "study_iuids" else "A") * length]
+    return (
+        "a" * (length - 12) + "@example.org"
+        if name == "email"
+        else "aB3-" * (length // 4) + "x" * (length % 4)
+    )
+
+
+def limits() -> Iterator[tuple[str, str]]:
+    for endpoint in endpoints(whole()):
+        if endpoint.body and endpoint.operation["tags"] not in (["Jobs"], ["Pages"]):
+            schema = resolve(whole(), endpoint.body["schema"])
+            for name, each in schema["properties"].items():
+                each = resolve(whole(), each)
+                if "maxLength" in resolve(whole(), each.get("items", each)):
+                    yield endpoint.operation["operationId"], name
+
+
+@pytest.mark.parametrize(("operation", "name"), list(limits()))
+async def test_the_limits_are_those_of_the_service(desk: Desk, operation: str, name: str) -> None:
+    document = whole()
+    endpoint = next(each for each in endpoints(document) if each.operation["operationId"] == operation)
+    schema = resolve(document, resolve(document, endpoint.body["schema"])["properties"][name])
+    longest = resolve(document, schema.get("items", schema))["maxLength"]
+    admin = await desk.bearer("root@example.org", Role.ADMIN)
+    user = await add(desk.accounts)
+    answers = []
+    for length in (longest, longest + 1):
+        body = {**endpoint.body["example"], name: at_the_limit(name, schema, length)}
+        path = endpoint.path.replace("{id}", user.id)
+        answers.append((await desk.post(path, body, headers=admin)).status)
+    assert answers[0] < 300
+    assert answers[1] == 400
