@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
+import structlog
+
 from pacsbridge.config import ConfigError
 from pacsbridge.dicomweb.connection import Connection, ConnectionBroken
+from pacsbridge.dicomweb.tunnel import configured_proxy, tunnelled
 from pacsbridge.errors import Busy, UpstreamTimeout, UpstreamUnreachable
 
 if TYPE_CHECKING:
     from typing import Self
+
+log = structlog.get_logger(__name__)
 
 #: OHIF asks for 125 things at once; several viewers at once share these.
 CONNECTION_LIMIT = 256
@@ -87,6 +92,7 @@ class Pool:
         self.root = root
         self._silence = silence_seconds
         self._ssl = ssl.create_default_context() if root.scheme == "https" else None
+        self._proxy = configured_proxy(root.host)
         self._places = asyncio.Semaphore(limit)
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -161,19 +167,18 @@ class Pool:
 
     async def _connect(self) -> Connection:
         root = self.root
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    Connection,
-                    root.host,
-                    root.port,
-                    ssl=self._ssl,
-                )
+                if self._ssl is not None and self._proxy is not None:
+                    return await tunnelled(self._proxy, (root.host, root.port), self._ssl)
+                _, connection = await loop.create_connection(Connection, root.host, root.port, ssl=self._ssl)
         except TimeoutError:
             raise UpstreamTimeout(
                 "The image archive does not answer. Try again later.", retry_after=10
             ) from None
-        except (OSError, ConnectionBroken):
+        except (OSError, ConnectionBroken) as error:
+            log.warning("no connection to the image archive", reason=str(error))
             raise UpstreamUnreachable("The image archive can't be reached. Try again later.") from None
         return connection
 
