@@ -98,17 +98,17 @@ _WHOLE = {
     ("bulkdata",): Kind.BULK_DATA,
     ("pixeldata",): Kind.BULK_DATA,
 }
-#: What may follow the UIDs, for each level.
-_TAILS: dict[Level, dict[tuple[str, ...], Kind]] = {
-    Level.ROOT: {
+#: What may follow so many UIDs: none, a study's, a series' too, an instance's too.
+_TAILS: tuple[dict[tuple[str, ...], Kind], ...] = (
+    {
         ("studies",): Kind.SEARCH_STUDIES,
         ("series",): Kind.SEARCH_SERIES,
         ("instances",): Kind.SEARCH_INSTANCES,
     },
-    Level.STUDY: _WHOLE | {("series",): Kind.SEARCH_IN_STUDY, ("instances",): Kind.SEARCH_IN_STUDY},
-    Level.SERIES: _WHOLE | {("instances",): Kind.SEARCH_IN_STUDY},
-    Level.INSTANCE: _WHOLE,
-}
+    _WHOLE | {("series",): Kind.SEARCH_IN_STUDY, ("instances",): Kind.SEARCH_IN_STUDY},
+    _WHOLE | {("instances",): Kind.SEARCH_IN_STUDY},
+    _WHOLE,
+)
 _VIEWS_OF_FRAMES = {(): Kind.BULK_DATA, ("rendered",): Kind.RENDERED, ("thumbnail",): Kind.RENDERED}
 
 
@@ -130,7 +130,7 @@ def parse_path(path: str) -> Resource:
     parts = path[1:].split("/")
     uids = _leading_uids(parts)
     tail = tuple(parts[2 * len(uids) :])
-    kind = _kind(Level(len(uids)), tail)
+    kind = _kind(len(uids), tail)
     built = [part for word, uid in zip(_WORDS, uids, strict=False) for part in (word, uid)]
     return Resource(kind, "/" + "/".join((*built, *tail)), *uids)
 
@@ -152,9 +152,9 @@ def _leading_uids(parts: list[str]) -> list[str]:
     return uids
 
 
-def _kind(level: Level, tail: tuple[str, ...]) -> Kind:
-    kind = _TAILS[level].get(tail)
-    if kind is None and level is Level.INSTANCE:
+def _kind(uids: int, tail: tuple[str, ...]) -> Kind:
+    kind = _TAILS[uids].get(tail)
+    if kind is None and uids == len(_WORDS):
         kind = _kind_below_instance(tail)
     if kind is None:
         raise NotFound(_NO_SUCH_RESOURCE)

@@ -211,6 +211,16 @@ async def test_who_may_see_all_asks_as_they_like(google_viewing: Viewing, google
     assert not {"Cookie", "X-Goog-User-Project", "X-HTTP-Method-Override", "Origin"} & set(arrived)
 
 
+async def test_of_a_patients_query_passes_what_says_how_to_render(
+    google_viewing: Viewing, google: GoogleFront, archive: Archive
+) -> None:
+    token = await patient(google_viewing, archive.ann)
+    query = f"StudyInstanceUID={archive.bob.StudyInstanceUID}&quality=50"
+    for path, sent in (("rendered", "quality=50"), ("frames/1", ""), ("metadata", "")):
+        await google_viewing.ask(token, f"{image(archive.ann)}/{path}?{query}")
+        assert google.requests[-1][1].partition("?")[2] == sent
+
+
 async def test_addresses_in_answers_are_ours(google_viewing: Viewing, archive: Archive) -> None:
     doctor = await google_viewing.user("doctor@example.org", Role.DOCTOR)
     for path in (
