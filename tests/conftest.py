@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from hypothesis import settings
 
+from tests.databases import database, mariadb_socket, mariadb_url, sqlite_url, url
 from tests.dcmtk import DcmQrScp, StoreScp
 from tests.misbehaving import MisbehavingPacs, Misbehaviour
 from tests.orthanc import Orthanc, OrthancOptions
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+
+#: Fixtures that live elsewhere: named here alone, so that each worker has one MariaDB and not one a folder.
+__all__ = ["database", "mariadb_socket", "mariadb_url", "sqlite_url", "url"]
 
 # A busy machine is no failure: what an example costs in time is not what is tested.
 settings.register_profile("pacsbridge", deadline=None)

@@ -146,8 +146,11 @@ class Engine:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Stop a job; the C-MOVE is cancelled at the PACS too."""
-        if job.task is not None and not job.state.final:
+        """Stop a job; the C-MOVE is cancelled at the PACS too.
+
+        A job that was told already is not told again: that would break off its waiting for the PACS to obey.
+        """
+        if job.task is not None and not job.state.final and not job.task.cancelling():
             job.task.cancel()
 
     async def run(self, job: Job) -> None:

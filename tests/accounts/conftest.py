@@ -8,14 +8,11 @@ from pacsbridge.accounts import passwords
 from pacsbridge.accounts.service import Accounts
 from pacsbridge.config import AccountsConfig
 from tests.accounts.examples import SECRET, Clock, statics
-from tests.databases import database, mariadb_socket, mariadb_url, sqlite_url, url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from pacsbridge.db import Database
-
-__all__ = ["database", "mariadb_socket", "mariadb_url", "sqlite_url", "url"]
 
 
 @pytest.fixture(autouse=True)

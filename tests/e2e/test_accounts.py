@@ -10,14 +10,12 @@ from pacsbridge.accounts.shell import open_users
 from pacsbridge.accounts.users import NewUser
 from pacsbridge.accounts.values import Role
 from tests.accounts.examples import ENGINEER, PASSWORD, SECRET
-from tests.databases import closed_port, mariadb_socket, mariadb_url, sqlite_url, url
+from tests.databases import closed_port
 from tests.e2e.service import make_config, running
 from tests.studies import make_study
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-__all__ = ["mariadb_socket", "mariadb_url", "sqlite_url", "url"]
 
 ON = {"jwt_secret": SECRET}
 LOGIN = {"email": "desk@example.org", "password": PASSWORD}

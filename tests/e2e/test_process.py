@@ -124,7 +124,7 @@ async def test_what_lasts_longer_than_the_shutdown_is_cancelled(
             await asking
         assert '"stopped"' in program.output()
         assert "Traceback" not in program.output()
-    await until(lambda: slow.cancels == 1, "the C-CANCEL")
+    await until(lambda: slow.cancels >= 1, "the C-CANCEL")
     assert list(config.media.spool_dir.iterdir()) == []
 
 

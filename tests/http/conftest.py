@@ -6,15 +6,12 @@ import pytest
 
 from pacsbridge.db import Database, upgrade_in_thread
 from tests.accounts.examples import Clock
-from tests.databases import database, mariadb_socket, mariadb_url, sqlite_url, url
 from tests.http.desk import API_KEY, cheap_hashes, running_desk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.http.desk import Desk
-
-__all__ = ["database", "mariadb_socket", "mariadb_url", "sqlite_url", "url"]
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ class Maker:
         self.gate = asyncio.Event()
         self.failure: Exception | None = None
         self.made: list[tuple[str, ...]] = []
-        self.cancelled = 0
+        self.cancelled = self.settled = 0
 
     async def make(self, job: Job) -> KeptDisc:
         self.made.append(job.accession_numbers)
@@ -37,6 +37,8 @@ class Maker:
             await self.gate.wait()
         except asyncio.CancelledError:
             self.cancelled += 1
+            await asyncio.sleep(0.02)  # as a C-MOVE that is cancelled takes its time
+            self.settled += 1
             raise
         if self.failure:
             raise self.failure
@@ -89,7 +91,19 @@ async def test_a_job_ends_when_the_last_who_waits_leaves(engine: Engine, maker: 
     await asyncio.gather(*readers, return_exceptions=True)
     await asyncio.sleep(0.01)
     assert maker.cancelled == 1
+    await asyncio.gather(*(job.finished.wait() for job in engine.jobs))
     assert [job.state for job in engine.jobs] == [State.CANCELLED]
+
+
+async def test_a_job_that_is_cancelled_twice_still_ends_in_order(engine: Engine, maker: Maker) -> None:
+    """A second click, or the end of the service, does not break off the waiting for the PACS to obey."""
+    job = engine.submit(Kind.ISO, ["A"])
+    await asyncio.sleep(0.01)
+    engine.cancel(job)
+    await asyncio.sleep(0)
+    engine.cancel(job)
+    await engine.close()
+    assert (maker.cancelled, maker.settled) == (1, 1)
 
 
 async def test_a_job_that_is_being_cancelled_is_not_joined(engine: Engine, maker: Maker) -> None:

@@ -1,3 +1,0 @@
-from tests.databases import database, mariadb_socket, mariadb_url, sqlite_url, url
-
-__all__ = ["database", "mariadb_socket", "mariadb_url", "sqlite_url", "url"]
