@@ -134,11 +134,13 @@ async def running_services(config: Config, *, upgrade: bool = True) -> AsyncIter
         policy = access_policy(config)
         dicomweb = await stack.enter_async_context(running_dicomweb(config, policy))
         works = await stack.enter_async_context(running_works(config, store))
+        health = _checks(config, works, patients, store, dicomweb)
+        stack.push_async_callback(health.close)
         yield Services(
             config=config,
             works=works,
             patients=patients,
-            checks=_checks(config, works, patients, store, dicomweb),
+            checks=health,
             accounts=accounts,
             catalog=PacsCatalog(config.pacs) if dicomweb is None else DicomwebCatalog(dicomweb.upstream),
             dicomweb=dicomweb,

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from pacsbridge.his.patients import PatientApi
 
 Status = Literal["ok", "failed", "off"]
-#: A health answer may be as old as this.
+#: A report is made anew when it is asked for at this age; the one who asks gets the old one meanwhile ...
 _FRESH_SECONDS = 5.0
+#: ... unless it is as old as this.
+_OLD_SECONDS = 15.0
 #: No probe of health takes longer.
 _PROBE_SECONDS = 5.0
 #: Below this much free space the spool can't take a study.
@@ -82,6 +84,8 @@ class ProbeFailed(Exception):
 class Checks:
     """Probes every dependency, at most every few seconds however often it is asked.
 
+    Whoever asks often waits for no probe: a load balancer's look must not depend on how quick the PACS is.
+
     Parameters
     ----------
     probes
@@ -93,15 +97,30 @@ class Checks:
         self._probes = dict(probes)
         self._report: Report | None = None
         self._made_at = 0.0
-        self._lock = asyncio.Lock()
+        self._making: asyncio.Task[Report] | None = None
 
     async def report(self) -> Report:
-        """Return a report that is a few seconds old at most."""
-        async with self._lock:
-            if self._report is None or time.monotonic() - self._made_at > _FRESH_SECONDS:
-                checks = await asyncio.gather(*(self._probe(name) for name in self._probes))
-                self._report, self._made_at = Report(tuple(checks)), time.monotonic()
+        """Return a report that is some seconds old at most."""
+        age = time.monotonic() - self._made_at
+        if self._report is not None and age <= _FRESH_SECONDS:
             return self._report
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._make())
+        if self._report is not None and age <= _OLD_SECONDS:
+            return self._report
+        # Others wait for the same one, so that whoever leaves must not cancel it.
+        return await asyncio.shield(self._making)
+
+    async def close(self) -> None:
+        """Ask nothing any more."""
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.gather(self._making, return_exceptions=True)
+
+    async def _make(self) -> Report:
+        checks = await asyncio.gather(*(self._probe(name) for name in self._probes))
+        self._report, self._made_at = Report(tuple(checks)), time.monotonic()
+        return self._report
 
     async def _probe(self, name: str) -> Check:
         return await probe(name, self._probes[name])

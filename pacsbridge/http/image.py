@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, cast
 
 import structlog
 from aiohttp import web
 
 from pacsbridge.http.ranges import choose_part
+from pacsbridge.http.streaming import ClientStalled, send_segments
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
     from pacsbridge.media.disc import Disc
+    from pacsbridge.media.image import Segment
 
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "application/x-iso9660-image"
 
-#: Read from the spool in one go, in a thread.
-_READ_BYTES = 1 << 20
 _BEHIND_THE_END = "The range begins behind the image's end."
-#: Handed to the socket in one go: the write time-out runs for each of these.
-_WRITE_BYTES = 1 << 17
+#: How often it is looked whether the head of the answer is on its way, in seconds.
+_LOOK_SECONDS = 0.005
 
 
 async def send_image(
@@ -61,34 +65,34 @@ async def send_image(
         response.content_length = part.stop - part.start
     await response.prepare(request)
     if request.method != "HEAD":
-        await _stream(request, response, disc, part.start, part.stop, write_timeout_seconds)
+        await _stream(request, disc.segments(part.start, part.stop), write_timeout_seconds)
     await response.write_eof()
     return response
 
 
-async def _stream(
-    request: web.Request, response: web.StreamResponse, disc: Disc, start: int, stop: int, patience: float
-) -> None:
-    chunks = disc.read_chunks(start, stop, _READ_BYTES)
+async def _stream(request: web.Request, segments: Iterator[Segment], patience: float) -> None:
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client is gone")
     try:
-        while chunk := await asyncio.to_thread(next, chunks, b""):
-            view = memoryview(chunk)
-            for offset in range(0, len(view), _WRITE_BYTES):
-                async with asyncio.timeout(patience):
-                    await response.write(view[offset : offset + _WRITE_BYTES])
-    except TimeoutError:
+        await _flush(cast("asyncio.WriteTransport", transport), patience)
+        connection: socket.socket = transport.get_extra_info("socket").dup()
+        await send_segments(connection, segments, patience)
+    except ClientStalled:
         log.warning("a client stopped taking the image and was cut off")
-        _cut_off(request)
-        raise
+        transport.abort()
+        raise ConnectionResetError("the client took nothing any more") from None
     except OSError as error:
         if not isinstance(error, ConnectionError):
             log.exception("the image can't be read from the spool any more", reason=type(error).__name__)
-            _cut_off(request)
+            transport.abort()
         raise
-    finally:
-        chunks.close()
 
 
-def _cut_off(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
+async def _flush(transport: asyncio.WriteTransport, patience: float) -> None:
+    """Wait until the head of the answer is with the kernel, as it is at once but for a client that stopped reading."""
+    deadline = time.monotonic() + patience
+    while transport.get_write_buffer_size():
+        if time.monotonic() > deadline:
+            raise ClientStalled
+        await asyncio.sleep(_LOOK_SECONDS)

@@ -35,12 +35,10 @@ def receive(bench: Bench) -> Iterator[Line]:
         yield Line("P2", "C-STORE receive", "s", (), _RECEIVE, note=f"absent: {absent}")
         return
     study = bench.study("CT")
-    folders = sorted({path.parent for path in study.paths})
     contenders: dict[str, Contender] = {}
     for name, shares in (("one", [study.folder]), ("four", _quarters(bench, study))):
         contenders[f"{OURS}, {name}"] = Contender(_receiving(bench, study, shares))
-        contenders[f"tuned, {name}"] = Contender(_storescp(bench, study, dcmtk.TUNED, shares))
-    contenders["default, one"] = Contender(_storescp(bench, study, dcmtk.DEFAULT, folders[:1]), rounds=1)
+        contenders[f"tuned, {name}"] = Contender(_storescp(bench, study, shares))
     taken = in_turn(bench.rounds, contenders)
     work = "C-STORE receive, CT from storescu (tuned), {}"
     for name in ("one", "four"):
@@ -81,15 +79,13 @@ def _receiving(bench: Bench, study: Study, shares: Sequence[Path]) -> Callable[[
     return run
 
 
-def _storescp(
-    bench: Bench, study: Study, tuning: dcmtk.Tuning, shares: Sequence[Path]
-) -> Callable[[], Reading]:
+def _storescp(bench: Bench, study: Study, shares: Sequence[Path]) -> Callable[[], Reading]:
     def run() -> Reading:
         options = ("--fork",) if len(shares) > 1 else ()
-        with dcmtk.StoreScp(bench.folder("storescp"), tuning, *options) as scp:
-            seconds = dcmtk.send(shares, scp.port, tuning)
+        with dcmtk.StoreScp(bench.folder("storescp"), dcmtk.TUNED, *options) as scp:
+            seconds = dcmtk.send(shares, scp.port, dcmtk.TUNED)
             time.sleep(_SETTLE_SECONDS)
-            if tuning is dcmtk.TUNED and scp.count() != len(study.instances):
+            if scp.count() != len(study.instances):
                 raise RuntimeError("storescp did not get every instance")
             return Reading(seconds, scp.cpu_seconds())
 
