@@ -8,19 +8,31 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 HOST = "127.0.0.1"
+#: Where pynetdicom puts programs that are called as dcmtk's are: storescp, findscu, ...
+_OURS = str(Path(sys.executable).parent)
 #: Daemons live where the PATH of a plain user doesn't lead.
-_FOLDERS = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin", "/sbin"))
+_FOLDERS = os.pathsep.join(
+    folder
+    for folder in (
+        *os.environ.get("PATH", os.defpath).split(os.pathsep),
+        "/usr/sbin",
+        "/usr/local/sbin",
+        "/sbin",
+    )
+    if folder != _OURS
+)
 
 
 def find_program(name: str) -> str | None:
