@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import UID
 
-from tests.e2e.program import Program, write_config
+from tests.e2e.program import Program, run_program, write_config
 from tests.e2e.service import Service, make_config, running
 from tests.misbehaving import Misbehaviour
 from tests.peers import HOST, free_port
@@ -221,6 +221,17 @@ async def test_a_killed_print_is_interrupted_and_never_sent_twice(
                 await asyncio.sleep(0.1)
         assert (ended["state"], ended["instances"]["sent"]) == ("done", 6)
     assert publisher.associations() == sent + 1
+
+
+def test_print_from_the_shell(pacs: MisbehavingPacs, storescp: MakeStoreScp, tmp_path: Path) -> None:
+    publisher = storescp()
+    config = write_config(tmp_path, with_publisher(tmp_path, pacs, publisher.port))
+    code, said = run_program("print", "A1", "A2", "--config", config)
+    assert (code, "sent to RIMAGE: 14 of 14 instances" in said) == (0, True), said
+    assert publisher.associations() == 1
+    assert len(publisher.files()) == 14
+    code, said = run_program("print", "NOSUCH", "--config", config)
+    assert (code, "NOSUCH" in said) == (1, True), said
 
 
 async def call(program: Program, method: str, path: str, body: Any = None) -> Any:
