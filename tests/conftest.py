@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 #: Fixtures that live elsewhere: named here alone, so that each worker has one MariaDB and not one a folder.
 __all__ = ["database", "mariadb_socket", "mariadb_url", "sqlite_url", "url"]
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would the programs that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: what an example costs in time is not what is tested.
 settings.register_profile("pacsbridge", deadline=None)
