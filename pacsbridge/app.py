@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -69,6 +71,9 @@ log = structlog.get_logger(__name__)
 
 #: What was cancelled at the end may take so long to see it, in seconds.
 _CANCEL_SECONDS = 5.0
+#: How long a thread that makes a disc keeps the interpreter when others want it; Python's own is 5 ms, and an
+#: answer needs it several times.
+_SWITCH_SECONDS = 0.001
 #: Threads for blocking work: queries, moves, reading images. They mostly wait.
 _THREADS = 64
 
@@ -316,9 +321,17 @@ async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running_services(config, upgrade=upgrade) as services, running_server(services):
+        _answer_quickly_while_threads_work()
         on_start()
         await stop.wait()
     log.info("stopped")
+
+
+def _answer_quickly_while_threads_work() -> None:
+    """Let no thread keep the interpreter from the event loop for long; see docs/performance.md, P9."""
+    gc.collect()
+    gc.freeze()  # what the start made stays: a full collection would walk it, 65 ms in which nobody is answered
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def _checks(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TARGET = Target(3.0)
 _DISCS = ("CT", "CT2")
 _PAUSE_SECONDS = 0.01
+_SWEEP_SECONDS = 0.3
 _SECONDS = 8.0
 _QUICK_SECONDS = 1.0
 _MILLISECONDS = 1000
@@ -85,3 +86,4 @@ class _Discs:
 def _download(service: Service, accession_number: str, end: float) -> None:
     while time.monotonic() < end:
         service.download(accession_number)
+        time.sleep(_SWEEP_SECONDS)  # the disc is to be gone, lest the next request be for the same one
