@@ -27,6 +27,7 @@ from pacsbridge.dicomweb.service import running_dicomweb
 from pacsbridge.dicomweb.trail import StudyTrail
 from pacsbridge.dimse.pool import PortPool
 from pacsbridge.dimse.scp import StorageScp
+from pacsbridge.dimse.tls import check_files
 from pacsbridge.errors import DatabaseUnavailable
 from pacsbridge.his.patients import PatientApi
 from pacsbridge.http import (
@@ -85,10 +86,11 @@ async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     Raises
     ------
     ConfigError
-        The viewer folder can't go on a disc.
+        The viewer folder can't go on a disc, a certificate can't be used.
     OSError
         The spool can't be written, a port of the pool can't be bound.
     """
+    check_files(config)
     media = config.media
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, "worker"))
     options = DiscOptions(

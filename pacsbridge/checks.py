@@ -20,13 +20,15 @@ from pacsbridge.dimse.query import ask
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
 from pacsbridge.dimse.scp import PortUnavailable, StorageScp
 from pacsbridge.dimse.scu import VERIFICATION, Peer, Scu
+from pacsbridge.dimse.tls import ClientTls, own_certificate, own_peer
+from pacsbridge.dimse.wire import TlsFailure
 from pacsbridge.errors import PacsbridgeError
 from pacsbridge.his.patients import PatientApiFailure
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from pacsbridge.config import Config, ScpPort
+    from pacsbridge.config import Config, ScpPort, ServerTlsConfig
     from pacsbridge.his.patients import PatientApi
 
 Status = Literal["ok", "failed", "off"]
@@ -168,9 +170,7 @@ async def probe_publisher(config: Config) -> str | None:
     publisher = config.publisher
     if not publisher.host:
         return None
-    peer = replace(
-        Peer.pacs(config.pacs), host=publisher.host, port=publisher.port, ae_title=publisher.ae_title
-    )
+    peer = Peer.publisher(publisher, config.pacs.calling_ae_title)
     try:
         await _echo(peer)
     except PacsbridgeError as error:
@@ -201,6 +201,7 @@ async def probe_patient_api(patients: PatientApi) -> str | None:
 async def probe_port(config: Config, port: ScpPort) -> str:
     """Bind a port of the pool, or find the service that already listens there."""
     own = config.storage_scp.model_copy(update={"ports": (port,)})
+    secured = await asyncio.to_thread(_try_certificate, own.tls) if own.tls.enabled else ""
     scp = StorageScp(own)
     try:
         await asyncio.to_thread(scp.start)
@@ -208,12 +209,12 @@ async def probe_port(config: Config, port: ScpPort) -> str:
         host = "127.0.0.1" if config.storage_scp.host in _WILDCARDS else config.storage_scp.host
         peer = replace(Peer.pacs(config.pacs), host=host, port=port.port, ae_title=port.ae_title)
         try:
-            await _echo(peer)
+            await _echo(replace(peer, tls=ClientTls.of(own_peer(own.tls), host)))
         except PacsbridgeError:
             raise ProbeFailed(str(error)) from None
-        return f"a Storage SCP listens on port {port.port} already (a running pacsbridge?)"
+        return f"a Storage SCP listens on port {port.port} already (a running pacsbridge?){secured}"
     await asyncio.to_thread(scp.stop)
-    return f"port {port.port} can be bound"
+    return f"port {port.port} can be bound{secured}"
 
 
 async def probe_destination(config: Config, port: ScpPort) -> str | None:
@@ -250,6 +251,13 @@ async def probe_destination(config: Config, port: ScpPort) -> str | None:
         f"the PACS does not say whether it knows it: see there that AE title {port.ae_title} leads to this "
         f"machine's address, port {port.port}"
     )
+
+
+def _try_certificate(tls: ServerTlsConfig) -> str:
+    try:
+        return f"; TLS, the certificate is valid until {own_certificate(tls)}"
+    except TlsFailure as problem:
+        raise ProbeFailed(f"{problem}; renew storage_scp.tls.certificate_path") from None
 
 
 async def _echo(peer: Peer) -> None:

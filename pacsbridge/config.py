@@ -12,7 +12,7 @@ import json
 import os
 import string
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -83,11 +83,18 @@ def _public_path(value: str) -> str:
     return value
 
 
+def _file(value: str) -> str:
+    if value and not Path(value).is_file():
+        raise ValueError(f"names no file: {value}")
+    return value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_cidr)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+FileName = Annotated[str, AfterValidator(_file)]
 PublicPath = Annotated[str, AfterValidator(_public_path)]
 Role = Literal["patient", "doctor", "staff", "admin"]
 
@@ -115,6 +122,37 @@ class ServerConfig(Section):
     legacy_php_routes: bool = True
 
 
+class TlsConfig(Section):
+    """TLS for DICOM, as both sides of a connection have it; the files are PEM."""
+
+    enabled: bool = False
+    certificate_path: FileName = ""
+    key_path: FileName = ""
+    ca_path: FileName = ""
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if bool(self.certificate_path) != bool(self.key_path):
+            raise ValueError("certificate_path and key_path need each other")
+        return self
+
+
+class ClientTlsConfig(TlsConfig):
+    """TLS to a peer that we ask for associations."""
+
+    check_host_name: bool = True
+
+
+class ServerTlsConfig(TlsConfig):
+    """TLS on the ports of the Storage SCP."""
+
+    @model_validator(mode="after")
+    def _certificate(self) -> Self:
+        if self.enabled and not self.certificate_path:
+            raise ValueError("enabled needs certificate_path and key_path")
+        return self
+
+
 class PacsConfig(Section):
     """The archive that is asked for studies."""
 
@@ -125,6 +163,7 @@ class PacsConfig(Section):
     connect_timeout_seconds: Seconds = 10
     response_timeout_seconds: Seconds = 60
     associations: Annotated[int, Field(ge=1, le=16)] = 3
+    tls: ClientTlsConfig = ClientTlsConfig()
 
 
 class ScpPort(Section):
@@ -144,6 +183,7 @@ class StorageScpConfig(Section):
     )
     allowed_peers: tuple[Network, ...] = ()
     queue_length: Annotated[int, Field(ge=0)] = 50
+    tls: ServerTlsConfig = ServerTlsConfig()
 
     @field_validator("ports")
     @classmethod
@@ -156,6 +196,12 @@ class StorageScpConfig(Section):
             if twice:
                 raise ValueError(f"names the same {what} twice: {', '.join(sorted(twice))}")
         return ports
+
+
+class DimseConfig(Section):
+    """How DICOM is spoken: with everybody alike."""
+
+    fast: bool = True
 
 
 class MediaConfig(Section):
@@ -180,6 +226,7 @@ class PublisherConfig(Section):
     port: Port = 104
     connect_timeout_seconds: Seconds = 10
     response_timeout_seconds: Seconds = 60
+    tls: ClientTlsConfig = ClientTlsConfig()
 
 
 class PatientFields(Section):
@@ -277,6 +324,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     pacs: PacsConfig = PacsConfig()
     storage_scp: StorageScpConfig = StorageScpConfig()
+    dimse: DimseConfig = DimseConfig()
     media: MediaConfig = MediaConfig()
     publisher: PublisherConfig = PublisherConfig()
     patient_api: PatientApiConfig = PatientApiConfig()

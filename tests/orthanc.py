@@ -26,6 +26,8 @@ class OrthancOptions:
     transcode: bool = False
     """Whether it may send another transfer syntax than the stored one."""
     ae_title: str = AE_TITLE
+    tls: tuple[Path, Path, Path] | None = None
+    """Certificate, key and trusted certificates: then it speaks TLS only, to everybody."""
 
 
 class OrthancError(Exception):
@@ -131,6 +133,7 @@ class Orthanc:
     def set_destination(self, ae_title: str, port: int, host: str = HOST) -> None:
         """Register a move destination, or change it."""
         body = {"AET": ae_title, "Host": host, "Port": port, "Manufacturer": "Generic", "Timeout": 60}
+        body["UseDicomTls"] = self.options.tls is not None
         self.rest("PUT", f"/modalities/{ae_title}", body)
 
     def forget_destinations(self) -> None:
@@ -215,6 +218,15 @@ class Orthanc:
         if find_program("Orthanc") is not None:  # a container has a place of its own
             configuration["StorageDirectory"] = configuration["IndexDirectory"] = str(self.folder / "storage")
             configuration["Plugins"] = self._plugins()
+        if self.options.tls is not None:
+            certificate, key, trusted = map(str, self.options.tls)
+            configuration |= {
+                "DicomTlsEnabled": True,
+                "DicomTlsCertificate": certificate,
+                "DicomTlsPrivateKey": key,
+                "DicomTlsTrustedCertificates": trusted,
+                "DicomTlsRemoteCertificateRequired": True,
+            }
         if self.options.dicom_web:
             configuration["DicomWeb"] = {"Enable": True, "Root": "/dicom-web/"}
         return configuration

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -37,7 +38,8 @@ from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocke
 from pacsbridge.dimse.fastpath import BUFFER_BYTES, Context, Receiver
 from pacsbridge.dimse.message import AbortReason, InvalidMessage, PduType
 from pacsbridge.dimse.status import Status, describe
-from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, prepare
+from pacsbridge.dimse.tls import HANDSHAKE_RECORD, TlsSocket, server_context, shake_hands
+from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, ended, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +48,9 @@ if TYPE_CHECKING:
     from pynetdicom.events import Event
     from pynetdicom.transport import AssociationServer
 
+    from pacsbridge.config import ServerTlsConfig
     from pacsbridge.dimse.inbox import Sink
+    from pacsbridge.dimse.tls import ClientTls
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +63,8 @@ _MAXIMUM_PDU_LENGTH = max(1 << 20, MAXIMUM_LENGTH)
 STALL_SECONDS = 60.0
 #: How long one PDU that pynetdicom reads may take altogether, in seconds.
 _PDU_SECONDS = 120.0
+#: How long a TLS handshake may take, in seconds.
+HANDSHAKE_SECONDS = 15.0
 #: How long a peer that was aborted may go on sending before the connection is closed, in seconds.
 _LINGER_SECONDS = 1.0
 _WAITING_FOR_REQUEST = "Sta2"
@@ -81,6 +87,12 @@ class SharedSocket(AssociationSocket):
     """
 
     lend_when_accepting = False
+    tls: ClientTls | None = None
+    """How to connect, where it is by TLS."""
+    failure: ConnectionEnded | None = None
+    """Why there is no TLS with the peer."""
+    first_byte: int | None = None
+    """What the peer began with: a PDU type, unless it speaks something else."""
 
     def __init__(self, assoc: Association, client_socket: socket.socket | None = None, **kwargs: Any) -> None:
         super().__init__(assoc, client_socket=client_socket, **kwargs)
@@ -94,8 +106,19 @@ class SharedSocket(AssociationSocket):
     def connect(self, primitive: T_CONNECT) -> None:
         """Connect to the peer that we ask for an association."""
         super().connect(primitive)
-        if self.socket is not None:
-            prepare(self.socket)
+        if self.socket is None:
+            return
+        prepare(self.socket)
+        if self.tls is not None:
+            seconds = self.assoc.connection_timeout or HANDSHAKE_SECONDS
+            try:
+                self.socket = self.tls.shake_hands(self.socket, seconds=seconds, check=lambda: None)
+            except ConnectionEnded as error:
+                self.failure = error
+                self.socket = None
+                self._is_connected = False
+                # The DUL thread, which runs this, looks at it next: as if the connection had been refused.
+                primitive.result = "Evt17"
 
     @property
     def ready(self) -> bool:
@@ -113,19 +136,43 @@ class SharedSocket(AssociationSocket):
         if self._unread:
             return True
         idle = state == _WAITING_FOR_REQUEST
-        poll = select.poll()
         try:
-            poll.register(self.socket, select.POLLIN)
-            return bool(poll.poll(TICK_SECONDS * 1000 if idle else 0))
-        except (OSError, ValueError):
+            return self._readable(self.socket, TICK_SECONDS if idle else 0)
+        except (OSError, ValueError) as error:
+            if isinstance(error, ssl.SSLError):
+                self.failure = ended(error)
             self.event_queue.put("Evt17")  # transport connection closed, as pynetdicom's own does
             return False
+
+    def _readable(self, connection: socket.socket, seconds: float) -> bool:
+        """Tell whether something is there for pynetdicom, or the end of the connection is."""
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        if not isinstance(connection, TlsSocket):
+            return bool(poll.poll(seconds * 1000))
+        # What OpenSSL has read already, poll does not see; and what poll sees may be for OpenSSL alone.
+        if not connection.pending() and not poll.poll(seconds * 1000):
+            return False
+        first = connection.recv_now(1)
+        self._unread = first or b""
+        return first is not None
 
     def send(self, bytestream: bytes) -> None:
         """Send a PDU; with an A-ASSOCIATE-AC the socket passes to the receiver, before the peer can go on."""
         if self.lend_when_accepting and bytestream[:1] == bytes([PduType.A_ASSOCIATE_AC]):
             self._lent.set()
-        super().send(bytestream)
+        rest = memoryview(bytestream)
+        stalled = time.monotonic() + STALL_SECONDS
+        try:
+            while rest and self.socket is not None:
+                try:
+                    rest = rest[self.socket.send(rest) :]
+                    stalled = time.monotonic() + STALL_SECONDS
+                except BlockingIOError:
+                    if time.monotonic() > stalled:
+                        raise
+        except OSError:
+            self.event_queue.put("Evt17")
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read for pynetdicom: bounded in length and in time."""
@@ -146,6 +193,8 @@ class SharedSocket(AssociationSocket):
             if not part:
                 break
             data += part
+            if self.first_byte is None:
+                self.first_byte = data[0]
             stalled = time.monotonic() + STALL_SECONDS
             if time.monotonic() > deadline:
                 raise TimeoutError("a PDU that does not end")
@@ -218,15 +267,20 @@ class SharedSocket(AssociationSocket):
 class PollingAE(AE):
     """An AE whose own requests use `SharedSocket`: they work with 1,024 descriptors open, and without delays."""
 
+    tls: ClientTls | None = None
+
     def _create_socket(self, assoc: Association, address: AddressInformation, tls_args: Any) -> SharedSocket:
-        del tls_args  # the DICOM network of a hospital is reached without TLS
-        return SharedSocket(assoc, address=address)
+        del tls_args  # pynetdicom's handshake can't tell why it failed
+        shared = SharedSocket(assoc, address=address)
+        shared.tls = self.tls
+        return shared
 
 
 class Port(Protocol):
     """The port that a connection came to."""
 
     fast: bool
+    tls: ServerTlsConfig | None
 
     def receive(
         self, *, SOPClassUID: str, SOPInstanceUID: str, TransferSyntaxUID: str, calling_ae_title: str
@@ -315,17 +369,50 @@ class AcceptedAssociation(Association):
     def run_reactor(self) -> None:
         """Run the association, and leave nothing behind."""
         try:
-            super().run_reactor()
+            if self._shake_hands():
+                super().run_reactor()
         except Exception:
             log.exception("an association failed")
         finally:
             self.dul.kill_dul()
             if self.dul.socket is not None:
                 self.dul.socket._shutdown_socket()  # noqa: SLF001 - see the module's head
-            self.dul.join(STALL_SECONDS)
+            if self.dul.is_alive():
+                self.dul.join(STALL_SECONDS)
             self._port.remove(self)
+            if getattr(self.dul.socket, "first_byte", None) == HANDSHAKE_RECORD:
+                self._log_no_association("the peer speaks TLS, which is off here (storage_scp.tls)")
             for status, count in self._refusals.items():
                 log.warning("instances were refused", status=describe(status), count=count)
+
+    def _shake_hands(self) -> bool:
+        """Do the TLS handshake where the port wants one, in this thread: a silent peer keeps nobody waiting."""
+        shared = self.dul.socket
+        if self._port.tls is None or shared is None or shared.socket is None:
+            return True
+        connection, shared.socket = shared.socket, None
+        try:
+            shared.socket = shake_hands(
+                connection,
+                server_context(self._port.tls),
+                seconds=HANDSHAKE_SECONDS,
+                check=self._check_stopping,
+            )
+        except _GiveUp:
+            return False
+        except ConnectionEnded as error:
+            connection.close()
+            if not isinstance(error.__cause__, (ssl.SSLEOFError, ConnectionError)):
+                self._log_no_association(f"{error} (storage_scp.tls)")
+            return False  # who comes and goes without a word is a monitor that looks at the port
+        return True
+
+    def _check_stopping(self) -> None:
+        if self._stopping:
+            raise _GiveUp("the service stops")
+
+    def _log_no_association(self, reason: str) -> None:
+        log.warning("no association", reason=reason, local_ae_title=self.acceptor.ae_title)
 
     def _run_provider(self, run: Callable[[], None]) -> None:
         """Run pynetdicom's DUL thread. Some hostile messages raise in it: that ends the association, no more."""
@@ -387,8 +474,7 @@ class AcceptedAssociation(Association):
         shared.give_back(unread)
 
     def _silent(self, seconds: float, in_message: bool) -> None:
-        if self._stopping:
-            raise _GiveUp("the service stops")
+        self._check_stopping()
         if seconds > (STALL_SECONDS if in_message else self._idle_seconds):
             raise _GiveUp("the peer was silent for too long")
 

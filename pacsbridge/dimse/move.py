@@ -43,9 +43,9 @@ from pacsbridge.dimse.requestor import (
     SendTimeouts,
     Silent,
 )
-from pacsbridge.dimse.scu import Peer, next_message_id, rejection
+from pacsbridge.dimse.scu import Peer, next_message_id, rejection, tls_refusal
 from pacsbridge.dimse.status import is_pending
-from pacsbridge.dimse.wire import ConnectionEnded
+from pacsbridge.dimse.wire import ConnectionEnded, TlsFailure
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ class MoveAssociation:
             # How long it may be silent between responses is for whoever watches the instances too.
             timeouts=SendTimeouts(peer.connect_timeout_seconds, peer.response_timeout_seconds, math.inf),
             cancelled=lambda: self._stop,
+            tls=peer.tls,
         )
         self._stop = False
         self._established = False
@@ -233,6 +234,8 @@ def _check(response: Command, message_id: int) -> None:
 
 
 def _refusal(peer: Peer, error: Exception) -> PacsError:
+    if isinstance(error, TlsFailure):
+        return tls_refusal(peer, error)
     if isinstance(error, OSError):
         return PacsUnreachable(
             f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
@@ -243,5 +246,5 @@ def _refusal(peer: Peer, error: Exception) -> PacsError:
         return PacsTimeout(f"The PACS {peer} took the connection but did not answer the association request.")
     return PacsUnreachable(
         f"The PACS {peer} broke the connection off during the association request. "
-        "Check that pacs.port is its DICOM port."
+        "Check that pacs.port is its DICOM port, and whether it wants TLS (pacs.tls)."
     )

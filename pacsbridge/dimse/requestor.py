@@ -39,11 +39,14 @@ from pacsbridge.dimse.message import (
     decode_command,
     us,
 )
-from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, Wire, prepare
+from pacsbridge.dimse.tls import ALERT_RECORD
+from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, TlsFailure, Wire, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
+
+    from pacsbridge.dimse.tls import ClientTls
 
 #: The maximum length that we announce: only responses come.
 _ANNOUNCED_LENGTH = 1 << 14
@@ -110,13 +113,15 @@ class Requestor:
         How long the peer may be silent.
     cancelled
         Asked about twice a second while the peer is silent.
+    tls
+        How to connect by TLS; None: without.
 
     Raises
     ------
     OSError
         On entering: no connection.
     Rejected, Aborted, Silent, Cancelled, ConnectionEnded
-        On entering: no association.
+        On entering: no association; TlsFailure is one that TLS is the reason of.
     """
 
     def __init__(
@@ -129,6 +134,7 @@ class Requestor:
         *,
         timeouts: SendTimeouts,
         cancelled: Callable[[], bool],
+        tls: ClientTls | None = None,
     ) -> None:
         if len(proposals) > _MAXIMUM_CONTEXTS:
             raise ValueError(f"an association has at most {_MAXIMUM_CONTEXTS} presentation contexts")
@@ -138,6 +144,7 @@ class Requestor:
         self._proposals = proposals
         self._timeouts = timeouts
         self._cancelled = cancelled
+        self._tls = tls
         self._patience = timeouts.negotiate
         self._connection: socket.socket | None = None
         self._unread = b""
@@ -152,6 +159,10 @@ class Requestor:
         self._connection = connection
         try:
             prepare(connection)
+            if self._tls is not None:
+                self._connection = connection = self._tls.shake_hands(
+                    connection, seconds=self._timeouts.negotiate, check=self.check_cancelled
+                )
             self.wire = Wire(connection, _MAXIMUM_ANSWER_LENGTH, self._silent)
             self._negotiate()
         except BaseException:
@@ -307,6 +318,8 @@ class Requestor:
 
     def _read_pdu(self) -> tuple[int, bytes]:
         kind, length = PDU_HEADER.unpack(self.wire.read(PDU_HEADER.size))
+        if kind == ALERT_RECORD:
+            raise TlsFailure("it wants TLS")
         if length > _MAXIMUM_ANSWER_LENGTH:
             raise Aborted("it sent a PDU that is too long")
         body = bytes(self.wire.read(length)) if length else b""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pynetdicom.dimse_primitives import C_STORE
     from pynetdicom.events import Event
 
-    from pacsbridge.config import ScpPort, StorageScpConfig
+    from pacsbridge.config import ScpPort, ServerTlsConfig, StorageScpConfig
 
 log = structlog.get_logger(__name__)
 
@@ -208,7 +208,8 @@ class StorageScp:
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         try:
-            return _Server(ae, self._config.host, self, port, fast=self._fast)
+            tls = self._config.tls if self._config.tls.enabled else None
+            return _Server(ae, self._config.host, self, port, fast=self._fast, tls=tls)
         except OSError as error:
             raise PortUnavailable(
                 f"storage_scp: can't listen on {self._config.host}:{port.port} ({port.ae_title}): "
@@ -221,10 +222,13 @@ class _Server(AssociationServer):
 
     request_queue_size: ClassVar[int] = 64  # type: ignore[misc]  # socketserver declares it without ClassVar
 
-    def __init__(self, ae: AE, host: str, scp: StorageScp, port: ScpPort, *, fast: bool) -> None:
+    def __init__(
+        self, ae: AE, host: str, scp: StorageScp, port: ScpPort, *, fast: bool, tls: ServerTlsConfig | None
+    ) -> None:
         contexts = [build_context(Verification)]
         super().__init__(ae, (host, port.port), port.ae_title, contexts, request_handler=_RequestHandler)
         self.scp, self.port, self.fast = scp, port, fast
+        self.tls = tls
         self._alive: set[AcceptedAssociation] = set()
         self._alive_lock = threading.Lock()
         self.thread = threading.Thread(

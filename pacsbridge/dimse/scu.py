@@ -15,7 +15,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     Verification,
 )
 
+from pacsbridge.dimse.association import SharedSocket
 from pacsbridge.dimse.connection import RequestingAE
+from pacsbridge.dimse.tls import ALERT_RECORD, ClientTls
+from pacsbridge.dimse.wire import ConnectionEnded, TlsFailure
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
 if TYPE_CHECKING:
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
-    from pacsbridge.config import PacsConfig
+    from pacsbridge.config import PacsConfig, PublisherConfig
+    from pacsbridge.errors import PacsError
 
 log = structlog.get_logger(__name__)
 
@@ -58,9 +62,12 @@ class Peer:
     calling_ae_title: str
     connect_timeout_seconds: float
     response_timeout_seconds: float
+    tls: ClientTls | None = None
+    fast: bool = True
+    """Whether C-MOVE goes over `pacsbridge.dimse.requestor`, or by pynetdicom alone."""
 
     @classmethod
-    def pacs(cls, config: PacsConfig) -> Peer:
+    def pacs(cls, config: PacsConfig, *, fast: bool = True) -> Peer:
         """Make a peer of the configuration's ``pacs`` section."""
         return cls(
             host=config.host,
@@ -69,6 +76,22 @@ class Peer:
             calling_ae_title=config.calling_ae_title,
             connect_timeout_seconds=config.connect_timeout_seconds,
             response_timeout_seconds=config.response_timeout_seconds,
+            tls=ClientTls.of(config.tls, config.host),
+            fast=fast,
+        )
+
+    @classmethod
+    def publisher(cls, config: PublisherConfig, calling_ae_title: str, *, fast: bool = True) -> Peer:
+        """Make a peer of the configuration's ``publisher`` section."""
+        return cls(
+            host=config.host,
+            port=config.port,
+            ae_title=config.ae_title,
+            calling_ae_title=calling_ae_title,
+            connect_timeout_seconds=config.connect_timeout_seconds,
+            response_timeout_seconds=config.response_timeout_seconds,
+            tls=ClientTls.of(config.tls, config.host),
+            fast=fast,
         )
 
     def __str__(self) -> str:
@@ -96,6 +119,7 @@ class Scu:
         ae.dimse_timeout = _NEVER
         ae.network_timeout = _NEVER
         ae.add_requested_context(sop_class)
+        ae.tls = peer.tls
         self._ae = ae
         self._assoc: Any = None
 
@@ -157,6 +181,11 @@ class Scu:
 
     def _refusal(self, seconds: float) -> Exception:
         peer, assoc = self.peer, self._assoc
+        shared = assoc.dul.socket
+        if isinstance(shared, SharedSocket) and shared.failure is not None:
+            return tls_refusal(peer, shared.failure)
+        if isinstance(shared, SharedSocket) and shared.first_byte == ALERT_RECORD:
+            return tls_refusal(peer, TlsFailure("it wants TLS"))
         if not self._connected:
             return PacsUnreachable(
                 f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
@@ -176,8 +205,14 @@ class Scu:
             )
         return PacsUnreachable(
             f"The PACS {peer} broke the connection off during the association request. "
-            "Check that pacs.port is its DICOM port."
+            "Check that pacs.port is its DICOM port, and whether it wants TLS (pacs.tls)."
         )
+
+
+def tls_refusal(peer: Peer, error: ConnectionEnded) -> PacsError:
+    """Say that there is no TLS with the PACS, and what to check."""
+    kind = PacsRejected if isinstance(error, TlsFailure) and error.certificate else PacsUnreachable
+    return kind(f"No TLS connection to the PACS {peer}: {error}. Check pacs.tls, and TLS in the PACS.")
 
 
 def rejection(peer: Peer, source: int, reason: int) -> str:

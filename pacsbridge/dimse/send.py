@@ -40,12 +40,13 @@ from pacsbridge.dimse.requestor import (
 )
 from pacsbridge.dimse.source import DataSetSource, FileChanged, UnusableFile
 from pacsbridge.dimse.status import describe, is_success, is_warning
-from pacsbridge.dimse.wire import ConnectionEnded
+from pacsbridge.dimse.wire import ConnectionEnded, TlsFailure
 from pacsbridge.errors import PublisherError, PublisherRejected, PublisherUnreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pacsbridge.dimse.tls import ClientTls
     from pacsbridge.instance import Instance
 
 log = structlog.get_logger(__name__)
@@ -145,6 +146,7 @@ def send_instances(
     cancelled: Callable[[], bool] = lambda: False,
     timeouts: SendTimeouts | None = None,
     transcode: Callable[[Instance, str], bytes] | None = None,
+    tls: ClientTls | None = None,
 ) -> SendReport:
     """Send instances with C-STORE, each once, and those that fail once more; blocks until done.
 
@@ -165,6 +167,8 @@ def send_instances(
     transcode
         Encodes the data set of an instance in the given uncompressed transfer syntax, for a publisher that
         does not take that of the file; raises when that is impossible.
+    tls
+        How to connect by TLS; None: without.
 
     Returns
     -------
@@ -190,6 +194,7 @@ def send_instances(
             proposals,
             timeouts=timeouts or SendTimeouts(),
             cancelled=cancelled,
+            tls=tls,
         )
         sending.send(requestor, batch)
         if sending.error or sending.cancelled:
@@ -337,6 +342,9 @@ class _Sending:
         publisher = f"the publisher {self._publisher}"
         if isinstance(error, Rejected):
             return PublisherRejected(_rejection(self._publisher, error))
+        if isinstance(error, TlsFailure):
+            kind = PublisherRejected if error.certificate else PublisherUnreachable
+            return kind(f"No TLS connection to {publisher}: {error}. Check publisher.tls, and TLS there.")
         if isinstance(error, Silent):
             during = "during the transfer" if negotiated else "the association request"
             return PublisherUnreachable(
@@ -348,8 +356,8 @@ class _Sending:
             return PublisherRejected(f"Sending to {publisher} was broken off: {error}. Try again.")
         if isinstance(error, ConnectionEnded):
             return PublisherUnreachable(
-                f"The connection to {publisher} broke ({error}). Check that it runs and that publisher.port is its "
-                "DICOM port."
+                f"The connection to {publisher} broke ({error}). Check that it runs, that publisher.port is its "
+                "DICOM port, and whether it wants TLS (publisher.tls)."
             )
         why = getattr(error, "strerror", None) or str(error)
         return PublisherUnreachable(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from struct import pack
 from typing import TYPE_CHECKING
@@ -19,8 +20,52 @@ _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 _MAXIMUM_PARTS = 1024
 
 
+#: What OpenSSL says when the peer's first bytes are none of TLS.
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
+_ABOUT_CERTIFICATES = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+
+
 class ConnectionEnded(Exception):
     """The peer closed the connection, or it broke."""
+
+
+class TlsFailure(ConnectionEnded):
+    """There is no TLS with the peer, or none any more; the message says why, for a person.
+
+    Parameters
+    ----------
+    certificate
+        Whether a certificate is the reason: the peer's or our own.
+    """
+
+    def __init__(self, message: str, *, certificate: bool = False) -> None:
+        super().__init__(message)
+        self.certificate = certificate
+
+
+def ended(error: OSError) -> ConnectionEnded:
+    """Say in words why a connection ended, or did not begin."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TlsFailure(f"its certificate is not accepted: {error.verify_message}", certificate=True)
+    if isinstance(error, ssl.SSLEOFError):
+        return TlsFailure("it closed the connection")
+    if not isinstance(error, ssl.SSLError):
+        return ConnectionEnded(error.strerror or str(error))
+    reason = error.reason or ""
+    if reason in _NOT_TLS:
+        return TlsFailure("it does not speak TLS on this port")
+    if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return TlsFailure("it showed no certificate", certificate=True)
+    words = openssl_words(error)
+    if "ALERT" in reason and any(word in reason for word in _ABOUT_CERTIFICATES):
+        return TlsFailure(f"it does not accept our certificate, or wants one: {words}", certificate=True)
+    return TlsFailure(f"TLS failed: {words}")
+
+
+def openssl_words(error: OSError) -> str:
+    """Make OpenSSL's name of a reason readable."""
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else error.strerror or str(error)
 
 
 def prepare(connection: socket.socket) -> None:
@@ -112,7 +157,7 @@ class Wire:
                 self._on_silence(time.monotonic() - moved)
                 continue
             except OSError as error:
-                raise ConnectionEnded(str(error)) from error
+                raise ended(error) from error
             moved = time.monotonic()
             whole = 0
             while whole < len(parts) and sent >= len(parts[whole]):
@@ -134,7 +179,7 @@ class Wire:
                 self._on_silence(now - moved)
                 continue
             except OSError as error:
-                raise ConnectionEnded(str(error)) from error
+                raise ended(error) from error
             if not count:
                 raise ConnectionEnded("closed by the peer")
             have += count

@@ -14,6 +14,7 @@ import structlog
 from pacsbridge import metrics
 from pacsbridge.dimse.requestor import SendTimeouts
 from pacsbridge.dimse.send import Outcome, SendProgress, SendReport, send_instances
+from pacsbridge.dimse.tls import ClientTls
 from pacsbridge.errors import NotConfigured, PublisherRejected
 from pacsbridge.jobs.job import Job, Stage
 from pacsbridge.jobs.threads import until_done
@@ -108,6 +109,7 @@ class Printer:
                     response=publisher.response_timeout_seconds,
                 ),
                 transcode=encode_data_set,
+                tls=ClientTls.of(publisher.tls, publisher.host),
             )
 
         async with self._orders:
