@@ -104,7 +104,7 @@ async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     spool = Spool(media.spool_dir, media.spool_max_bytes)
     spool.open()
     shelf = Shelf(spool, media.keep_minutes * 60)
-    scp = StorageScp(config.storage_scp)
+    scp = StorageScp(config.storage_scp, fast=config.dimse.fast)
     ports = config.storage_scp.ports
     capacity = len(ports) + config.storage_scp.queue_length
     pool = PortPool(scp, ports, capacity)

@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from pacsbridge.config import ConfigError
 from pacsbridge.db import Database
-from pacsbridge.dimse.move import Final, MoveAssociation, NoAssociation
+from pacsbridge.dimse.move import Final, NoAssociation
+from pacsbridge.dimse.mover import mover
 from pacsbridge.dimse.query import ask
 from pacsbridge.dimse.retrieve import MOVE_DESTINATION_UNKNOWN
 from pacsbridge.dimse.scp import PortUnavailable, StorageScp
@@ -223,7 +224,7 @@ async def probe_destination(config: Config, port: ScpPort) -> str | None:
     identifier.QueryRetrieveLevel = "STUDY"
     identifier.StudyInstanceUID = generate_uid()
 
-    association = MoveAssociation(_bounded(Peer.pacs(config.pacs)))
+    association = mover(_bounded(Peer.pacs(config.pacs, fast=config.dimse.fast)))
 
     def move() -> Final | None:
         try:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dimse import DIMSEServiceProvider
 
-from pacsbridge.dimse.association import PollingAE
+from pacsbridge.dimse.shared_socket import PollingAE
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
     from pynetdicom.events import Event
     from pynetdicom.transport import AssociationSocket
 
-    from pacsbridge.dimse.association import SharedSocket
+    from pacsbridge.dimse.shared_socket import SharedSocket
 
 #: How often one who waits for a response looks whether it can come at all, in seconds.
 _TICK_SECONDS = 0.2

@@ -43,10 +43,9 @@ from pacsbridge.dimse.requestor import (
     SendTimeouts,
     Silent,
 )
-from pacsbridge.dimse.scu import Peer, next_message_id, rejection, tls_refusal
+from pacsbridge.dimse.scu import Peer, next_message_id, not_offered, refusal
 from pacsbridge.dimse.status import is_pending
-from pacsbridge.dimse.wire import ConnectionEnded, TlsFailure
-from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
+from pacsbridge.dimse.wire import ConnectionEnded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,16 +118,11 @@ class MoveAssociation:
         try:
             self._requestor.__enter__()
         except (OSError, Rejected, Aborted, Silent, ConnectionEnded, Cancelled) as error:
-            raise NoAssociation(_refusal(self._peer, error)) from error
+            raise NoAssociation(refusal(self._peer, error)) from error
         self._established = True
         if _PROPOSAL not in self._requestor.contexts:
             self.close()
-            raise NoAssociation(
-                PacsRejected(
-                    f"The PACS {self._peer} does not offer {STUDY_ROOT_MOVE.name} to us. "
-                    f"Enable it there for {self._peer.calling_ae_title}."
-                )
-            )
+            raise NoAssociation(not_offered(self._peer, STUDY_ROOT_MOVE))
 
     @property
     def lost(self) -> bool:
@@ -231,20 +225,3 @@ def _check(response: Command, message_id: int) -> None:
     ):
         if response.values.get(element) != us(expected):
             raise Aborted("it answered something else")
-
-
-def _refusal(peer: Peer, error: Exception) -> PacsError:
-    if isinstance(error, TlsFailure):
-        return tls_refusal(peer, error)
-    if isinstance(error, OSError):
-        return PacsUnreachable(
-            f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
-        )
-    if isinstance(error, Rejected):
-        return PacsRejected(rejection(peer, error.source, error.reason))
-    if isinstance(error, Silent):
-        return PacsTimeout(f"The PACS {peer} took the connection but did not answer the association request.")
-    return PacsUnreachable(
-        f"The PACS {peer} broke the connection off during the association request. "
-        "Check that pacs.port is its DICOM port, and whether it wants TLS (pacs.tls)."
-    )

@@ -18,7 +18,8 @@ from pydicom import Dataset
 from pynetdicom.status import code_to_category
 
 from pacsbridge import metrics
-from pacsbridge.dimse.move import Final, MoveAssociation, NoAssociation
+from pacsbridge.dimse.move import Final, NoAssociation
+from pacsbridge.dimse.mover import Mover, mover
 from pacsbridge.dimse.query import Query, Series, Study, ask
 from pacsbridge.errors import PacsbridgeError, PacsRejected, PacsTimeout, PacsUnreachable
 
@@ -143,7 +144,7 @@ class Retriever:
 
     async def _work(self, queue: deque[_Request]) -> None:
         """Ask for what is in the queue over an association of its own, if there is one to be had."""
-        association = MoveAssociation(self._peer)
+        association = mover(self._peer)
         try:
             async with self._opening:  # one at a time: an archive with a limit gives those that it has
                 if not await self._open(association, queue):
@@ -159,7 +160,7 @@ class Retriever:
         finally:
             await asyncio.shield(asyncio.to_thread(association.close))
 
-    async def _open(self, association: MoveAssociation, queue: deque[_Request]) -> bool:
+    async def _open(self, association: Mover, queue: deque[_Request]) -> bool:
         """Open an association; False when it is not needed any more, or one more than the archive gives."""
         if not queue or (self._full and self._in_use):
             return False
@@ -220,7 +221,7 @@ class Retriever:
             f"port {self._port.port}) and can connect to it, and look into its log."
         )
 
-    async def _watch(self, association: MoveAssociation, work: Callable[[], T]) -> T:
+    async def _watch(self, association: Mover, work: Callable[[], T]) -> T:
         """Run something of an association in a thread, and end it when the archive or the spool gives cause."""
         running = asyncio.ensure_future(asyncio.to_thread(work))
         try:
@@ -237,7 +238,7 @@ class Retriever:
             raise
         return running.result()
 
-    def _check_progress(self, association: MoveAssociation) -> None:
+    def _check_progress(self, association: Mover) -> None:
         if self._inbox.error is not None:
             raise self._inbox.error
         limit = self._peer.response_timeout_seconds
@@ -338,7 +339,7 @@ def _by_series(study: Study, series: Series) -> Dataset:
     return identifier
 
 
-async def _settle(running: asyncio.Future[T], association: MoveAssociation) -> None:
+async def _settle(running: asyncio.Future[T], association: Mover) -> None:
     """Wait for the thread of a C-MOVE that was told to stop; abort it when it does not."""
     _, pending = await asyncio.wait({running}, timeout=_CANCEL_GRACE_SECONDS)
     if pending:

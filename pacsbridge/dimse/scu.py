@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-from pynetdicom import evt
 from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.presentation import build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
-from pacsbridge.dimse.association import SharedSocket
-from pacsbridge.dimse.connection import RequestingAE
-from pacsbridge.dimse.tls import ALERT_RECORD, ClientTls
+from pacsbridge.dimse.plain import NothingAccepted, PlainAssociation
+from pacsbridge.dimse.requestor import Aborted, Rejected, SendTimeouts, Silent
+from pacsbridge.dimse.tls import ClientTls
 from pacsbridge.dimse.wire import ConnectionEnded, TlsFailure
 from pacsbridge.errors import PacsRejected, PacsTimeout, PacsUnreachable
 
@@ -39,10 +38,6 @@ STUDY_ROOT_FIND = StudyRootQueryRetrieveInformationModelFind
 _CALLED_AE_NOT_RECOGNIZED = 7
 _CALLING_AE_NOT_RECOGNIZED = 3
 _SERVICE_USER = 1
-
-#: pynetdicom's own timer between two messages; silence is watched by who waits, with `abort`.
-_NEVER = 24 * 3600.0
-_MAX_PDU = 131072
 
 _message_ids = itertools.count(1)
 
@@ -110,56 +105,48 @@ class Scu:
     def __init__(self, peer: Peer, sop_class: str) -> None:
         self.peer = peer
         self.sop_class = sop_class
-        self._connected = False
-        self._rejection: A_ASSOCIATE_RJ | None = None
-        self._stop = False
-        ae = RequestingAE(ae_title=peer.calling_ae_title)
-        ae.connection_timeout = peer.connect_timeout_seconds
-        ae.acse_timeout = peer.response_timeout_seconds
-        ae.dimse_timeout = _NEVER
-        ae.network_timeout = _NEVER
-        ae.add_requested_context(sop_class)
-        ae.tls = peer.tls
-        self._ae = ae
-        self._assoc: Any = None
+        self._plain = PlainAssociation(
+            peer.host,
+            peer.port,
+            peer.ae_title,
+            peer.calling_ae_title,
+            [build_context(sop_class)],
+            timeouts=SendTimeouts(peer.connect_timeout_seconds, peer.response_timeout_seconds),
+            tls=peer.tls,
+        )
 
     def __enter__(self) -> Self:
-        began = time.monotonic()
-        self._assoc = self._ae.associate(
-            self.peer.host,
-            self.peer.port,
-            ae_title=self.peer.ae_title,
-            max_pdu=_MAX_PDU,
-            evt_handlers=[(evt.EVT_CONN_OPEN, self._on_connection), (evt.EVT_PDU_RECV, self._on_pdu)],
-        )
-        if not self._assoc.is_established:
-            raise self._refusal(time.monotonic() - began)
-        if self._stop:
-            self.abort()
+        try:
+            self._plain.open()
+        except NothingAccepted as error:
+            raise not_offered(self.peer, self.sop_class) from error
+        except (OSError, Rejected, Aborted, Silent, ConnectionEnded) as error:
+            raise refusal(self.peer, error) from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._assoc.is_established and kind is None and not self._stop:
-            self._assoc.release()
-        else:
-            self.abort()
-        self._assoc.join(timeout=5)
+        self._plain.close(release=kind is None)
+
+    @property
+    def association(self) -> Any:
+        """The association, as pynetdicom has it."""
+        return self._plain.pynetdicom
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was aborted from our side."""
+        return self._plain.stopped
 
     def abort(self) -> None:
         """End the association now; whoever waits for a response wakes up. Safe to call from any thread."""
-        self._stop = True
-        if self._assoc is not None:
-            if self._assoc.is_established:
-                self._assoc.abort()
-            # pynetdicom wakes the reader when the peer aborts, but not when we do.
-            self._assoc.dimse.msg_queue.put((None, None))
+        self._plain.abort()
 
     def echo(self) -> None:
         """Send C-ECHO (PS3.7, 9.1.5)."""
-        self._assoc.dimse_timeout = self.peer.response_timeout_seconds
-        status = self._assoc.send_c_echo(msg_id=next_message_id())
+        self.association.dimse_timeout = self.peer.response_timeout_seconds
+        status = self.association.send_c_echo(msg_id=next_message_id())
         if "Status" not in status:
             raise PacsTimeout(f"The PACS {self.peer} did not answer a C-ECHO.")
         if status.Status != 0:
@@ -167,55 +154,39 @@ class Scu:
 
     def find(self, identifier: Dataset) -> Iterator[tuple[Dataset, Dataset | None]]:
         """Send C-FIND (PS3.4, C.4.1) and yield each response: its status and its identifier."""
-        self._assoc.dimse_timeout = self.peer.response_timeout_seconds
-        responses = self._assoc.send_c_find(identifier, self.sop_class, msg_id=next_message_id())
+        self.association.dimse_timeout = self.peer.response_timeout_seconds
+        responses = self.association.send_c_find(identifier, self.sop_class, msg_id=next_message_id())
         yield from responses
 
-    def _on_connection(self, _event: evt.Event) -> None:
-        self._connected = True
 
-    def _on_pdu(self, event: evt.Event) -> None:
-        # A rejection that comes before pynetdicom looks whether the connection stands counts as an abort there.
-        if isinstance(event.pdu, A_ASSOCIATE_RJ):
-            self._rejection = event.pdu
-
-    def _refusal(self, seconds: float) -> Exception:
-        peer, assoc = self.peer, self._assoc
-        shared = assoc.dul.socket
-        if isinstance(shared, SharedSocket) and shared.failure is not None:
-            return tls_refusal(peer, shared.failure)
-        if isinstance(shared, SharedSocket) and shared.first_byte == ALERT_RECORD:
-            return tls_refusal(peer, TlsFailure("it wants TLS"))
-        if not self._connected:
-            return PacsUnreachable(
-                f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
-            )
-        if self._rejection is not None:
-            return PacsRejected(
-                rejection(peer, self._rejection.source or 0, self._rejection.reason_diagnostic or 0)
-            )
-        if assoc.rejected_contexts:
-            service = getattr(self.sop_class, "name", self.sop_class)
-            return PacsRejected(
-                f"The PACS {peer} does not offer {service} to us. Enable it there for {peer.calling_ae_title}."
-            )
-        if seconds >= peer.response_timeout_seconds:
-            return PacsTimeout(
-                f"The PACS {peer} took the connection but did not answer the association request."
-            )
+def refusal(peer: Peer, error: Exception) -> PacsError:
+    """Say why the PACS gave no association, and what to check."""
+    if isinstance(error, TlsFailure):
+        kind = PacsRejected if error.certificate else PacsUnreachable
+        return kind(f"No TLS connection to the PACS {peer}: {error}. Check pacs.tls, and TLS in the PACS.")
+    if isinstance(error, OSError):
         return PacsUnreachable(
-            f"The PACS {peer} broke the connection off during the association request. "
-            "Check that pacs.port is its DICOM port, and whether it wants TLS (pacs.tls)."
+            f"No connection to the PACS {peer}. Check that it runs, pacs.host and pacs.port, and the firewall."
         )
+    if isinstance(error, Rejected):
+        return PacsRejected(_rejection(peer, error.source, error.reason))
+    if isinstance(error, Silent):
+        return PacsTimeout(f"The PACS {peer} took the connection but did not answer the association request.")
+    return PacsUnreachable(
+        f"The PACS {peer} broke the connection off during the association request. "
+        "Check that pacs.port is its DICOM port, and whether it wants TLS (pacs.tls)."
+    )
 
 
-def tls_refusal(peer: Peer, error: ConnectionEnded) -> PacsError:
-    """Say that there is no TLS with the PACS, and what to check."""
-    kind = PacsRejected if isinstance(error, TlsFailure) and error.certificate else PacsUnreachable
-    return kind(f"No TLS connection to the PACS {peer}: {error}. Check pacs.tls, and TLS in the PACS.")
+def not_offered(peer: Peer, sop_class: str) -> PacsRejected:
+    """Say that the PACS does not accept a SOP class."""
+    service = getattr(sop_class, "name", sop_class)
+    return PacsRejected(
+        f"The PACS {peer} does not offer {service} to us. Enable it there for {peer.calling_ae_title}."
+    )
 
 
-def rejection(peer: Peer, source: int, reason: int) -> str:
+def _rejection(peer: Peer, source: int, reason: int) -> str:
     """Say what an A-ASSOCIATE-RJ means and what to do (PS3.8, 9.3.4)."""
     if source == _SERVICE_USER and reason == _CALLED_AE_NOT_RECOGNIZED:
         return (

@@ -15,31 +15,12 @@ from typing import TYPE_CHECKING
 import structlog
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from pacsbridge.dimse.message import (
-    DATA_SET_PRESENT,
-    PRIORITY_MEDIUM,
-    CommandField,
-    Control,
-    Element,
-    InvalidMessage,
-    command_pdus,
-    encode_command,
-    fragment_length,
-    pdu_header,
-    ui,
-    us,
-)
-from pacsbridge.dimse.requestor import (
-    Aborted,
-    Cancelled,
-    Proposal,
-    Rejected,
-    Requestor,
-    SendTimeouts,
-    Silent,
-)
+from pacsbridge.dimse.message import InvalidMessage
+from pacsbridge.dimse.plain_store import PlainStore
+from pacsbridge.dimse.requestor import Aborted, Cancelled, Proposal, Rejected, SendTimeouts, Silent
 from pacsbridge.dimse.source import DataSetSource, FileChanged, UnusableFile
 from pacsbridge.dimse.status import describe, is_success, is_warning
+from pacsbridge.dimse.store import StoreAssociation
 from pacsbridge.dimse.wire import ConnectionEnded, TlsFailure
 from pacsbridge.errors import PublisherError, PublisherRejected, PublisherUnreachable
 
@@ -51,17 +32,14 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: How much of a file is read and handed to the kernel at a time, in bytes.
-_WINDOW_BYTES = 1 << 20
-#: The longest PDU body for a peer that takes any.
-_UNLIMITED = 1 << 17
-#: A peer that takes no longer PDUs than this would get more heads than data.
-_SMALLEST_MAXIMUM = 256
 _MAXIMUM_CONTEXTS = 128
 #: Message IDs are 1 to 65535.
 _MESSAGE_IDS = 0xFFFF
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _CALLING_AE_NOT_RECOGNIZED, _CALLED_AE_NOT_RECOGNIZED = (1, 3), (1, 7)
+
+
+_Association = StoreAssociation | PlainStore
 
 
 class Outcome(StrEnum):
@@ -147,6 +125,7 @@ def send_instances(
     timeouts: SendTimeouts | None = None,
     transcode: Callable[[Instance, str], bytes] | None = None,
     tls: ClientTls | None = None,
+    fast: bool = True,
 ) -> SendReport:
     """Send instances with C-STORE, each once, and those that fail once more; blocks until done.
 
@@ -169,6 +148,8 @@ def send_instances(
         does not take that of the file; raises when that is impossible.
     tls
         How to connect by TLS; None: without.
+    fast
+        Straight from the files; otherwise by pynetdicom alone.
 
     Returns
     -------
@@ -186,7 +167,7 @@ def send_instances(
     if len(batches) > 1:
         log.warning("more presentation contexts than an association has", associations=len(batches))
     for batch, proposals in batches:
-        requestor = Requestor(
+        association = (StoreAssociation if fast else PlainStore)(
             host,
             port,
             ae_title,
@@ -196,7 +177,7 @@ def send_instances(
             cancelled=cancelled,
             tls=tls,
         )
-        sending.send(requestor, batch)
+        sending.send(association, batch)
         if sending.error or sending.cancelled:
             break
     if sending.error and not sending.associations:
@@ -249,21 +230,21 @@ class _Sending:
         self._failed = 0
         self._message_ids = itertools.count()
 
-    def send(self, requestor: Requestor, batch: Sequence[Instance]) -> None:
+    def send(self, association: _Association, batch: Sequence[Instance]) -> None:
         """Send a batch over one association; what goes wrong with the association is kept in `error`."""
         answered = len(self._results)
         try:
-            with requestor:
+            with association:
                 self.associations += 1
                 for instance in batch:
-                    self._store(requestor, instance)
+                    self._store(association, instance)
                 for instance in batch:
                     if self._may_be_tried_again(instance):
-                        self._store(requestor, instance)
+                        self._store(association, instance)
         except Cancelled:
             self.cancelled = True
         except (OSError, Rejected, Aborted, Silent, ConnectionEnded, InvalidMessage, FileChanged) as error:
-            self.error = self._explain(error, negotiated=bool(requestor.contexts))
+            self.error = self._explain(error, negotiated=bool(association.contexts))
             log.warning("sending broken off", reason=str(self.error), answered=len(self._results) - answered)
 
     def report(self, instances: Sequence[Instance]) -> SendReport:
@@ -277,31 +258,25 @@ class _Sending:
         )
         return SendReport(results, self.associations, self.error, self.cancelled)
 
-    def _store(self, requestor: Requestor, instance: Instance) -> None:
+    def _store(self, association: _Association, instance: Instance) -> None:
         """Send one instance and note its answer."""
-        requestor.check_cancelled()
+        association.check_cancelled()
         try:
-            context_id, source = self._open(requestor, instance)
+            proposal, source = self._open(association, instance)
         except UnusableFile as error:
             self._note(StoreResult(instance, Outcome.FAILED, reason=str(error)))
             return
         message_id = next(self._message_ids) % _MESSAGE_IDS + 1
-        command = encode_command(
-            [
-                (Element.AffectedSOPClassUID, ui(instance.SOPClassUID)),
-                (Element.CommandField, us(CommandField.C_STORE_RQ)),
-                (Element.MessageID, us(message_id)),
-                (Element.Priority, us(PRIORITY_MEDIUM)),
-                (Element.CommandDataSetType, us(DATA_SET_PRESENT)),
-                (Element.AffectedSOPInstanceUID, ui(instance.SOPInstanceUID)),
-            ]
-        )
         with source:
             if source.length <= 0:
                 self._note(StoreResult(instance, Outcome.FAILED, reason="its file holds no data set"))
                 return
-            _transmit(requestor, context_id, command, source)
-        result = _judge(instance, _read_status(requestor, message_id))
+            try:
+                status = association.store(instance, proposal, source, message_id)
+            except UnusableFile as error:
+                self._note(StoreResult(instance, Outcome.FAILED, reason=str(error)))
+                return
+        result = _judge(instance, status)
         if result.outcome is not Outcome.FAILED:
             self._bytes += source.length
         self._note(result)
@@ -319,12 +294,12 @@ class _Sending:
         result = self._results[instance]
         return result.outcome is Outcome.FAILED and result.status is not None
 
-    def _open(self, requestor: Requestor, instance: Instance) -> tuple[int, DataSetSource]:
+    def _open(self, association: _Association, instance: Instance) -> tuple[Proposal, DataSetSource]:
         """Find the context for an instance, and its data set as that context wants it."""
-        contexts = requestor.contexts
+        contexts = association.contexts
         own, *others = _proposals(instance)
         if own in contexts:
-            return contexts[own], DataSetSource.of_file(instance)
+            return own, DataSetSource.of_file(instance)
         accepted = next((proposal for proposal in others if proposal in contexts), None)
         if accepted is None:
             raise UnusableFile("the publisher takes no instances of this kind (SOP Class)")
@@ -335,7 +310,7 @@ class _Sending:
         except Exception as error:  # decoders raise what they like
             log.warning("an instance could not be re-encoded", reason=type(error).__name__)
             raise UnusableFile("the publisher takes it uncompressed only, and it can't be decoded") from error
-        return contexts[accepted], DataSetSource(len(data), data=data)
+        return accepted, DataSetSource(len(data), data=data)
 
     def _explain(self, error: Exception, *, negotiated: bool) -> PublisherError:
         """Say what went wrong with an association, and what to check."""
@@ -364,40 +339,6 @@ class _Sending:
             f"No connection to {publisher} ({why}). Check that it runs, publisher.host and publisher.port, and the "
             "firewall."
         )
-
-
-def _transmit(requestor: Requestor, context_id: int, command: bytes, source: DataSetSource) -> None:
-    """Send a message: a PDU for each fragment, as many of them at a time as a window holds."""
-    maximum = requestor.maximum_length or _UNLIMITED
-    if maximum < _SMALLEST_MAXIMUM:
-        raise Aborted(f"it takes no PDUs longer than {maximum} bytes")
-    step = fragment_length(maximum)
-    parts: list[bytes | memoryview] = list(command_pdus(context_id, command, maximum))
-    left = source.length
-    for window in source.windows(max(1, _WINDOW_BYTES // step) * step):
-        for start in range(0, len(window), step):
-            piece = window[start : start + step]
-            left -= len(piece)
-            # A fragment is even (PS3.8, 9.3.5.1), a deflated data set need not be: it is padded (PS3.5, A.5).
-            padding = b"\0" * (len(piece) % 2)
-            control = Control.DATA_SET if left else Control.LAST
-            parts += (pdu_header(context_id, control, len(piece) + len(padding)), piece, padding)
-        requestor.wire.write(parts)
-        requestor.check_cancelled()
-        parts = []
-
-
-def _read_status(requestor: Requestor, message_id: int) -> int:
-    """Read the answer to a C-STORE."""
-    response = requestor.read_response()
-    try:
-        if response.number(Element.CommandField) != CommandField.C_STORE_RSP:
-            raise Aborted("it answered something else than a C-STORE")
-        if response.number(Element.MessageIDBeingRespondedTo) != message_id:
-            raise Aborted("it answered another message")
-        return response.number(Element.Status)
-    except InvalidMessage as error:
-        raise Aborted(str(error)) from error
 
 
 def _judge(instance: Instance, status: int) -> StoreResult:

@@ -31,14 +31,14 @@ class DataSetSource:
     length
         In bytes.
     data
-        The data set, if it is in memory.
+        The data set, if it is in memory; else None.
     fd, start
         The file that holds it and where in it; the file is closed on leaving.
     """
 
-    def __init__(self, length: int, *, data: bytes = b"", fd: int = -1, start: int = 0) -> None:
+    def __init__(self, length: int, *, data: bytes | None = None, fd: int = -1, start: int = 0) -> None:
         self.length = length
-        self._data = data
+        self.data = data
         self._fd = fd
         self._start = start
 
@@ -79,8 +79,8 @@ class DataSetSource:
         FileChanged
             The file got shorter.
         """
-        if self._data:
-            whole = memoryview(self._data)
+        if self.data is not None:
+            whole = memoryview(self.data)
             for start in range(0, self.length, size):
                 yield whole[start : start + size]
             return

@@ -41,6 +41,7 @@ class Printer:
 
     def __init__(self, config: Config, receiving: Receiving, spool: Spool) -> None:
         self._publisher = config.publisher
+        self._fast = config.dimse.fast
         self._calling_ae_title = config.pacs.calling_ae_title
         self._allow_mixed_patients = config.media.allow_mixed_patients
         self._receiving = receiving
@@ -110,6 +111,7 @@ class Printer:
                 ),
                 transcode=encode_data_set,
                 tls=ClientTls.of(publisher.tls, publisher.host),
+                fast=self._fast,
             )
 
         async with self._orders:

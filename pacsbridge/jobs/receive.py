@@ -38,7 +38,7 @@ class Receiving:
     """Finds the studies of accession numbers and retrieves them over a port of the pool."""
 
     def __init__(self, config: Config, pool: PortPool) -> None:
-        self._peer = Peer.pacs(config.pacs)
+        self._peer = Peer.pacs(config.pacs, fast=config.dimse.fast)
         self._associations = config.pacs.associations
         self._media = config.media
         self._pool = pool

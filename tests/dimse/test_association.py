@@ -12,7 +12,8 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
-from pacsbridge.dimse.association import AcceptedAssociation, SharedSocket
+from pacsbridge.dimse.association import AcceptedAssociation
+from pacsbridge.dimse.shared_socket import SharedSocket
 
 PINNED = "3.0.4"
 

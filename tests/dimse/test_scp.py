@@ -32,10 +32,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from pacsbridge.dimse import scp as scp_module
-from pacsbridge.dimse.association import PollingAE
 from pacsbridge.dimse.inbox import Inbox
 from pacsbridge.dimse.message import Control, Element, PduType
 from pacsbridge.dimse.scp import PortUnavailable, StorageScp
+from pacsbridge.dimse.shared_socket import PollingAE
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import SpoolFull
 from tests.dcmtk import StoreScp

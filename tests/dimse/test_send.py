@@ -23,7 +23,7 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.presentation import StoragePresentationContexts
 
-from pacsbridge.dimse import send as send_module
+from pacsbridge.dimse import store as store_module
 from pacsbridge.dimse.filemeta import encode_file_meta
 from pacsbridge.dimse.inbox import Inbox
 from pacsbridge.dimse.message import (
@@ -613,7 +613,7 @@ def test_a_file_that_is_gone_or_none(tmp_path: Path, instances: list[Instance]) 
 
 
 def test_a_file_that_shrinks_is_not_sent_as_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(send_module, "_WINDOW_BYTES", 1 << 16)
+    monkeypatch.setattr(store_module, "_WINDOW_BYTES", 1 << 16)
     big = write(tmp_path / "out", Sample(pixels=1_000_000))
     asked = 0
 
