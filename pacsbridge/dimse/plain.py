@@ -129,7 +129,8 @@ class PlainAssociation:
             self.pynetdicom.release()
         else:
             self.abort()
-        self.pynetdicom.join(timeout=_JOIN_SECONDS)
+        if self.pynetdicom.ident is not None:  # there is no thread without an association
+            self.pynetdicom.join(timeout=_JOIN_SECONDS)
 
     def abort(self) -> None:
         """End it now; whoever waits for a response wakes up. Safe to call from any thread."""

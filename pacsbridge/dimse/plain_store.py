@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
-from io import BytesIO
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from pydicom import Dataset, dcmread
 from pynetdicom import _config
 from pynetdicom.presentation import build_context
 
 from pacsbridge.dimse.filemeta import encode_file_meta
+from pacsbridge.dimse.message import CommandField
 from pacsbridge.dimse.plain import PlainAssociation
 from pacsbridge.dimse.requestor import Aborted, Cancelled, Proposal, SendTimeouts, Silent
 from pacsbridge.dimse.source import UnusableFile
+from pacsbridge.dimse.store import check_maximum
 from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from pacsbridge.dimse.source import DataSetSource
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 #: What is sent from a file is sent as it is, not decoded and encoded again.
 _config.STORE_SEND_CHUNKED_DATASET = True
+_WINDOW_BYTES = 1 << 20
 #: How long an A-ABORT may wait behind what the peer does not read, in seconds.
 _ABORT_SECONDS = 1.0
 
@@ -64,7 +68,7 @@ class PlainStore:
         self._is_cancelled = cancelled
         self._cancelled = self._silent = False
         self._asked_at: float | None = None
-        self._answered: int | None = None
+        self._answered: tuple[int | None, int | None] | None = None
         self._done = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="plain-store-watch", daemon=True)
         self.contexts: dict[Proposal, int] = {}
@@ -109,11 +113,12 @@ class PlainStore:
         UnusableFile
             pynetdicom can't send it.
         """
-        what: Any = instance.path if source.data is None else _data_set(instance, proposal, source.data)
+        check_maximum(self._plain.pynetdicom.acceptor.maximum_length or 0)
         self._answered = None
-        self._asked_at = time.monotonic()
         try:
-            status = self._plain.pynetdicom.send_c_store(what, msg_id=message_id)
+            with _file(instance, proposal, source) as path:
+                self._asked_at = time.monotonic()
+                status = self._plain.pynetdicom.send_c_store(path, msg_id=message_id)
         except RuntimeError as error:  # the association is gone
             raise self._ending() from error
         except (ValueError, AttributeError, OSError) as error:
@@ -122,12 +127,13 @@ class PlainStore:
             self._asked_at = None
         if "Status" not in status:
             raise self._ending()
-        if self._answered != message_id:
+        if self._answered != (CommandField.C_STORE_RSP, message_id):
             raise Aborted("it answered another message")
         return int(status.Status)
 
     def _see_message(self, message: Any) -> None:
-        self._answered = message.command_set.get("MessageIDBeingRespondedTo")
+        command = message.command_set
+        self._answered = command.get("CommandField"), command.get("MessageIDBeingRespondedTo")
 
     def _ending(self) -> Exception:
         if self._cancelled:
@@ -161,11 +167,22 @@ class PlainStore:
             last_resort.join()
 
 
-def _data_set(instance: Instance, proposal: Proposal, data: bytes) -> Dataset:
+@contextmanager
+def _file(instance: Instance, proposal: Proposal, source: DataSetSource) -> Iterator[str]:
+    """Give the file to send: the instance's own, or one with what was made of it, padded to even length."""
+    if source.data is None and source.length % 2 == 0:
+        yield instance.path
+        return
     meta = encode_file_meta(
         SOPClassUID=instance.SOPClassUID,
         SOPInstanceUID=instance.SOPInstanceUID,
         TransferSyntaxUID=proposal.transfer_syntax,
         SourceApplicationEntityTitle="",
     )
-    return dcmread(BytesIO(meta + data))
+    with tempfile.NamedTemporaryFile(prefix=".send-", dir=Path(instance.path).parent) as made:
+        made.write(meta)
+        for window in source.windows(_WINDOW_BYTES):
+            made.write(window)
+        made.write(bytes(source.length % 2))
+        made.flush()
+        yield made.name

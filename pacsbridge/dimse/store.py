@@ -55,14 +55,13 @@ class StoreAssociation(Requestor):
                 (Element.AffectedSOPInstanceUID, ui(instance.SOPInstanceUID)),
             ]
         )
+        check_maximum(self.maximum_length)
         self._transmit(self.contexts[proposal], command, source)
         return self._read_status(message_id)
 
     def _transmit(self, context_id: int, command: bytes, source: DataSetSource) -> None:
         """Send a message: a PDU for each fragment, as many of them at a time as a window holds."""
         maximum = self.maximum_length or _UNLIMITED
-        if maximum < _SMALLEST_MAXIMUM:
-            raise Aborted(f"it takes no PDUs longer than {maximum} bytes")
         step = fragment_length(maximum)
         parts: list[bytes | memoryview] = list(command_pdus(context_id, command, maximum))
         left = source.length
@@ -88,3 +87,9 @@ class StoreAssociation(Requestor):
             return response.number(Element.Status)
         except InvalidMessage as error:
             raise Aborted(str(error)) from error
+
+
+def check_maximum(length: int) -> None:
+    """Raise `Aborted` where the longest PDU body that a peer takes leaves no room for data; 0: it takes any."""
+    if 0 < length < _SMALLEST_MAXIMUM:
+        raise Aborted(f"it takes no PDUs longer than {length} bytes")

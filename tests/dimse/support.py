@@ -43,6 +43,7 @@ from pacsbridge.dimse.message import (
 )
 from pacsbridge.dimse.scp import StorageScp
 from tests.peers import HOST, free_port
+from tests.ways import FAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -58,7 +59,7 @@ def scp_config(ports: int = 1, **values: Any) -> StorageScpConfig:
 
 
 @contextmanager
-def running_scp(config: StorageScpConfig, *, fast: bool = True) -> Iterator[StorageScp]:
+def running_scp(config: StorageScpConfig, *, fast: bool = FAST) -> Iterator[StorageScp]:
     scp = StorageScp(config, fast=fast)
     scp.start()
     try:

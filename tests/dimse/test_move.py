@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydicom import Dataset
 
-from pacsbridge.dimse.move import Final, MoveAssociation, NoAssociation
+from pacsbridge.dimse.move import Final, NoAssociation
+from pacsbridge.dimse.mover import mover
 from pacsbridge.dimse.scu import Peer
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import PacsError, PacsRejected, PacsTimeout, PacsUnreachable
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 INSTANCES = 3
 
 
+@pytest.fixture(params=[True, False], ids=["fast", "plain"], autouse=True)
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Move, "fast", request.param)
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> MadeStudy:
     return make_study(tmp_path / "study", instances=INSTANCES)
@@ -40,13 +46,23 @@ def pacs(made: MadeStudy, make_pacs: MakePacs, storescp: MakeStoreScp, tmp_path:
 class Move:
     """A C-MOVE over an association of its own."""
 
+    fast = True
+
     def __init__(self, port: int, made: MadeStudy, destination: str = "BOX") -> None:
         self._identifier = Dataset()
         self._identifier.QueryRetrieveLevel = "STUDY"
         self._identifier.StudyInstanceUID = made.StudyInstanceUID
         self._destination = destination
-        peer = Peer(HOST, port, "PACS", "CALLER", connect_timeout_seconds=1, response_timeout_seconds=1)
-        self.association = MoveAssociation(peer)
+        peer = Peer(
+            HOST,
+            port,
+            "PACS",
+            "CALLER",
+            connect_timeout_seconds=1,
+            response_timeout_seconds=1,
+            fast=self.fast,
+        )
+        self.association = mover(peer)
 
     def run(self) -> Final | None:
         self.association.open()

@@ -13,6 +13,7 @@ from pacsbridge.app import running_server, running_services
 from pacsbridge.config import Config
 from pacsbridge.jobs.job import Kind
 from tests.peers import HOST, free_port
+from tests.ways import FAST
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -82,6 +83,7 @@ def make_config(tmp_path: Path, pacs: Any, /, *, ports: int = 2, **sections: Any
         },
         "storage_scp": {"host": HOST, "ports": pool},
         "media": {"spool_dir": str(tmp_path / "spool")},
+        "dimse": {"fast": FAST},
         "database": {"url": f"sqlite:///{tmp_path / 'pacsbridge.db'}"},
     }
     for section, keys in sections.items():
