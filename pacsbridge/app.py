@@ -59,6 +59,7 @@ from pacsbridge.jobs.receive import Receiving
 from pacsbridge.jobs.shelf import Shelf
 from pacsbridge.jobs.spool import Spool
 from pacsbridge.jobs.store import JobStore
+from pacsbridge.media.decoders import Decoders
 from pacsbridge.media.disc import DiscOptions, Viewer
 
 if TYPE_CHECKING:
@@ -109,8 +110,13 @@ async def running_works(config: Config, store: Store) -> AsyncIterator[Works]:
     capacity = len(ports) + config.storage_scp.queue_length
     pool = PortPool(scp, ports, capacity)
     receiving = Receiving(config, pool)
+    decoders = Decoders()
     engine = Engine(
-        DiscMaker(receiving, options, spool, shelf), Printer(config, receiving, spool), shelf, store, capacity
+        DiscMaker(receiving, options, spool, shelf, decoders),
+        Printer(config, receiving, spool, decoders),
+        shelf,
+        store,
+        capacity,
     )
     scp.start()
     try:

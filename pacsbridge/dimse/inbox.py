@@ -74,8 +74,8 @@ class Inbox:
     take
         Called with a number of bytes before they are written; raises `SpoolFull` when there is no room for
         them. What a removed file gives back stays with this box and is used before `take` is called again.
-    on_change
-        Called after each stored instance, in the receiving thread.
+    on_stored
+        Called with each stored instance, in the receiving thread.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class Inbox:
         StudyInstanceUIDs: Iterable[str],
         *,
         take: Callable[[int], None] = lambda _bytes: None,
-        on_change: Callable[[], None] = lambda: None,
+        on_stored: Callable[[Instance], None] = lambda _instance: None,
     ) -> None:
         self.folder = folder
         self.StudyInstanceUIDs = frozenset(StudyInstanceUIDs)
         self.last_activity = time.monotonic()
         self.error: SpoolFull | None = None
         self._take = take
-        self._on_change = on_change
+        self._on_stored = on_stored
         self._lock = threading.Lock()
         self._instances: list[Instance] = []
         self._stored: set[str] = set()
@@ -225,9 +225,9 @@ class Inbox:
             if error is not None and self.error is None:
                 self.error = error
 
-    def _changed(self) -> None:
+    def _tell(self, instance: Instance) -> None:
         try:
-            self._on_change()
+            self._on_stored(instance)
         except Exception:
             log.exception("the watcher of an inbox failed")
 
@@ -285,11 +285,11 @@ class Incoming:
     def finish(self) -> Status:
         """Store the instance if it is one that the box expects, or remove its file."""
         with self._lock:
-            stored = False
+            stored: Instance | None = None
             if self._outcome is None:
                 try:
                     if self._fd >= 0 or self._admit(self._head, whole=True):
-                        stored = self._outcome is None and self._store()
+                        stored = self._store() if self._outcome is None else None
                 except SpoolFull as error:
                     self._fail(Status.OUT_OF_RESOURCES, error)
                 except OSError as error:
@@ -299,8 +299,8 @@ class Incoming:
                     self._fail(Status.CANNOT_UNDERSTAND)
             outcome = self._outcome if self._outcome is not None else Status.CANNOT_UNDERSTAND
             self._end(outcome)
-        if stored:
-            self._inbox._changed()  # noqa: SLF001
+        if stored is not None:
+            self._inbox._tell(stored)  # noqa: SLF001
         return outcome
 
     def discard(self) -> None:
@@ -371,22 +371,22 @@ class Incoming:
         while written < len(data):
             written += os.write(self._fd, memoryview(data)[written:])
 
-    def _store(self) -> bool:
+    def _store(self) -> Instance | None:
         fd, self._fd = self._fd, -1
         os.close(fd)
         try:
             instance = read_instance(self._path)
         except InvalidInstance:
             self._fail(Status.CANNOT_UNDERSTAND)
-            return False
+            return None
         if instance.StudyInstanceUID not in self._inbox.StudyInstanceUIDs:
             self._fail(Status.NOT_AUTHORIZED)
-            return False
+            return None
         if not self._inbox._add(instance):  # noqa: SLF001
             self._drop_repeated()
-            return False
+            return None
         self._outcome = Status.SUCCESS
-        return True
+        return instance
 
     def _drop_repeated(self) -> None:
         """Let go of an instance that is already stored: for the sender that is a success."""

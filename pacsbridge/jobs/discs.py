@@ -11,9 +11,11 @@ import structlog
 
 from pacsbridge.jobs.job import Job, Stage
 from pacsbridge.jobs.threads import until_done
+from pacsbridge.media.decoders import Decoders, Decoding
 from pacsbridge.media.disc import Disc, DiscOptions, make_disc
 
 if TYPE_CHECKING:
+    from pacsbridge.instance import Instance
     from pacsbridge.jobs.receive import Received, Receiving
     from pacsbridge.jobs.shelf import KeptDisc, Shelf
     from pacsbridge.jobs.spool import Spool, SpoolFolder
@@ -27,11 +29,19 @@ _WRITERS = 2
 class DiscMaker:
     """Makes the discs of jobs."""
 
-    def __init__(self, receiving: Receiving, options: DiscOptions, spool: Spool, shelf: Shelf) -> None:
+    def __init__(
+        self,
+        receiving: Receiving,
+        options: DiscOptions,
+        spool: Spool,
+        shelf: Shelf,
+        decoders: Decoders,
+    ) -> None:
         self._receiving = receiving
         self._options = options
         self._spool = spool
         self._shelf = shelf
+        self._decoders = decoders
         self._writers = asyncio.Semaphore(_WRITERS)
 
     async def make(self, job: Job) -> KeptDisc:
@@ -46,8 +56,14 @@ class DiscMaker:
         studies = await self._receiving.find(job)
         folder = self._spool.folder()
         try:
-            received = await self._receiving.receive(job, studies, folder)
-            disc = await self._write(job, received, folder)
+            # What is compressed is decoded while the rest arrives.
+            decoding = Decoding(self._decoders, folder.take, self._options.capacity_bytes)
+            try:
+                wanted = decoding.add if self._options.profile == "STD-GEN-CD" else _nothing
+                received = await self._receiving.receive(job, studies, folder, wanted)
+                disc = await self._write(job, received, folder, decoding)
+            finally:
+                await asyncio.shield(asyncio.to_thread(decoding.close))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(folder.remove))
             raise
@@ -66,7 +82,7 @@ class DiscMaker:
             )
         return self._shelf.put(disc, folder)
 
-    async def _write(self, job: Job, received: Received, folder: SpoolFolder) -> Disc:
+    async def _write(self, job: Job, received: Received, folder: SpoolFolder, decoding: Decoding) -> Disc:
         job.enter(Stage.WRITING)
         cancelled = threading.Event()
 
@@ -75,6 +91,7 @@ class DiscMaker:
                 received.instances,
                 folder.path,
                 self._options,
+                decoding=decoding,
                 missing=received.missing,
                 take=folder.take,
                 on_progress=job.wrote,
@@ -83,3 +100,7 @@ class DiscMaker:
 
         async with self._writers:
             return await until_done(write, cancelled.set)
+
+
+def _nothing(_instance: Instance) -> None:
+    """Leave what arrives as it is."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pacsbridge.instance import Instance
     from pacsbridge.jobs.receive import Receiving
     from pacsbridge.jobs.spool import Spool
+    from pacsbridge.media.decoders import Decoders
 
 log = structlog.get_logger(__name__)
 
@@ -39,13 +41,14 @@ _ORDERS = 1
 class Printer:
     """Sends the studies of jobs to the CD publisher."""
 
-    def __init__(self, config: Config, receiving: Receiving, spool: Spool) -> None:
+    def __init__(self, config: Config, receiving: Receiving, spool: Spool, decoders: Decoders) -> None:
         self._publisher = config.publisher
         self._fast = config.dimse.fast
         self._calling_ae_title = config.pacs.calling_ae_title
         self._allow_mixed_patients = config.media.allow_mixed_patients
         self._receiving = receiving
         self._spool = spool
+        self._decoders = decoders
         self._orders = asyncio.Semaphore(_ORDERS)
 
     async def send(self, job: Job) -> None:
@@ -95,6 +98,9 @@ class Printer:
             job.counted(replace(received, sent=progress.sent, failed=progress.failed))
             job.wrote((progress.sent + progress.failed) / len(instances))
 
+        def bring(instance: Instance) -> Instance:
+            return self._decoders.transcode(instance, cancelled.is_set)
+
         def send() -> SendReport:
             return send_instances(
                 instances,
@@ -109,14 +115,15 @@ class Printer:
                     negotiate=publisher.response_timeout_seconds,
                     response=publisher.response_timeout_seconds,
                 ),
-                transcode=encode_data_set,
+                transcode=partial(encode_data_set, bring=bring),
                 tls=ClientTls.of(publisher.tls, publisher.host),
                 fast=self._fast,
             )
 
         async with self._orders:
             job.enter(Stage.SENDING)
-            report = await until_done(send, cancelled.set)
+            with self._decoders.in_use():
+                report = await until_done(send, cancelled.set)
         job.counted(replace(received, sent=report.sent, failed=report.failed))
         _count(report)
         return report

@@ -15,7 +15,7 @@ from pacsbridge.errors import IncompleteRetrieval, MixedPatients, NoDicomData
 from pacsbridge.jobs.job import Counts, Job, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pacsbridge.config import Config
     from pacsbridge.dimse.pool import PortPool
@@ -59,8 +59,19 @@ class Receiving:
             _refuse_mixed_patients(studies)
         return studies
 
-    async def receive(self, job: Job, studies: Sequence[Study], folder: SpoolFolder) -> Received:
+    async def receive(
+        self,
+        job: Job,
+        studies: Sequence[Study],
+        folder: SpoolFolder,
+        on_stored: Callable[[Instance], None] = lambda _instance: None,
+    ) -> Received:
         """Lease a port and retrieve the studies into the folder.
+
+        Parameters
+        ----------
+        on_stored
+            Called with each instance when it is there, in the receiving thread.
 
         Raises
         ------
@@ -68,7 +79,7 @@ class Receiving:
             There is nothing, or not all of it, or no room for it, or no port; the PACS can't or won't.
         """
         uids = [study.StudyInstanceUID for study in studies]
-        inbox = Inbox(folder.path, uids, take=folder.take)
+        inbox = Inbox(folder.path, uids, take=folder.take, on_stored=on_stored)
         expected = _expected(studies)
         job.measure(lambda: Counts(expected=expected, received=inbox.count, bytes=inbox.bytes_received))
 

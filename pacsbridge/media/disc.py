@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from pacsbridge.instance import Instance
+    from pacsbridge.media.decoders import Decoding
     from pacsbridge.media.image import Sink
     from pacsbridge.media.readme import MissingSeries
 
@@ -123,6 +124,7 @@ def make_disc(
     work_dir: Path,
     options: DiscOptions,
     *,
+    decoding: Decoding | None = None,
     missing: Sequence[MissingSeries] = (),
     take: Callable[[int], None] = lambda _: None,
     on_progress: Callable[[float], None] = lambda _: None,
@@ -140,6 +142,8 @@ def make_disc(
         What goes on it; an instance that is there twice goes on it once.
     work_dir
         Where what is generated is kept, in a folder of its own, for as long as the disc is read.
+    decoding
+        What decodes compressed instances, and may have begun; without it they are decoded in this thread.
     missing
         What did not arrive, for README.TXT and the pages.
     take
@@ -164,7 +168,7 @@ def make_disc(
     Cancelled
         `cancelled` said so.
     """
-    return _Maker(work_dir, options, missing, take, on_progress, cancelled).make(instances)
+    return _Maker(work_dir, options, decoding, missing, take, on_progress, cancelled).make(instances)
 
 
 class _Maker:
@@ -174,6 +178,7 @@ class _Maker:
         self,
         work_dir: Path,
         options: DiscOptions,
+        decoding: Decoding | None,
         missing: Sequence[MissingSeries],
         take: Callable[[int], None],
         on_progress: Callable[[float], None],
@@ -181,6 +186,7 @@ class _Maker:
     ) -> None:
         self._work_dir = work_dir
         self._options = options
+        self._decoding = decoding
         self._missing = missing
         self._take = take
         self._on_progress = on_progress
@@ -236,21 +242,36 @@ class _Maker:
         ready = [instance for instance in instances if instance.TransferSyntaxUID == ExplicitVRLittleEndian]
         waiting = [instance for instance in instances if instance.TransferSyntaxUID != ExplicitVRLittleEndian]
         size = sum(instance.size for instance in ready) + self._viewer_size()
+        if self._decoding is not None:
+            for instance in waiting:
+                self._decoding.add(instance)
         for done, instance in enumerate(waiting):
             self._checkpoint()
             self._on_progress(_TRANSCODING_SHARE * done / len(waiting))
             try:
-                made = transcode(instance, self._checkpoint)
+                made = self._bring(instance)
             except Undecodable as problem:
                 made = instance
                 self._reasons[instance.SOPInstanceUID] = str(problem)
             ready.append(made)
             size += made.size
-            self._take(made.size - instance.size)
             self._check_capacity(size, "at least ")
         if self._reasons:
             log.info("instances stay compressed", count=len(self._reasons), of=len(instances))
         return ready
+
+    def _bring(self, instance: Instance) -> Instance:
+        """Transcode an instance, or wait until it is."""
+        decoded = self._decoding.result(instance, self._check_decoding) if self._decoding else None
+        if decoded is None:
+            decoded = transcode(instance, self._checkpoint)
+            self._take(decoded.size - instance.size)
+        return decoded
+
+    def _check_decoding(self) -> None:
+        self._checkpoint()
+        if self._decoding is not None:
+            self._check_capacity(self._decoding.bytes, "at least ")
 
     def _image(
         self,

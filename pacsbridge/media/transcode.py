@@ -68,7 +68,12 @@ def transcode(instance: Instance, checkpoint: Callable[[], None] = lambda: None)
     SourceChanged
         The file is gone.
     """
-    path = Path(instance.path)
+    size = transcode_file(Path(instance.path), checkpoint)
+    return replace(instance, size=size, TransferSyntaxUID=str(ExplicitVRLittleEndian))
+
+
+def transcode_file(path: Path, checkpoint: Callable[[], None]) -> int:
+    """Transcode a file as `transcode` does, and give its length in bytes."""
     try:
         with path.open("rb") as source:
             meta = read_file_meta(source)
@@ -76,7 +81,7 @@ def transcode(instance: Instance, checkpoint: Callable[[], None] = lambda: None)
             if syntax != ExplicitVRLittleEndian:
                 head = encode_file_meta(meta, ExplicitVRLittleEndian)
                 _replace(path, head, source, syntax, checkpoint)
-        return replace(instance, size=path.stat().st_size, TransferSyntaxUID=str(ExplicitVRLittleEndian))
+        return path.stat().st_size
     except Malformed as error:
         raise Undecodable(f"the file {error}") from error
     except FileNotFoundError as error:
@@ -95,7 +100,7 @@ def _transfer_syntax(meta: list[tuple[int, bytes, bytes]]) -> str:
 
 
 def _replace(path: Path, head: bytes, source: BinaryIO, syntax: str, checkpoint: Callable[[], None]) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=".transcode-", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".transcode-{path.name}-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as out:
             out.write(head)
@@ -134,7 +139,9 @@ def _inflate(source: BinaryIO, out: BinaryIO, checkpoint: Callable[[], None]) ->
         raise Malformed("has a broken deflated data set") from error
 
 
-def encode_data_set(instance: Instance, TransferSyntaxUID: str) -> bytes:
+def encode_data_set(
+    instance: Instance, TransferSyntaxUID: str, bring: Callable[[Instance], Instance] = transcode
+) -> bytes:
     """Encode an instance's data set in an uncompressed transfer syntax, for a peer that takes no other.
 
     The file is transcoded as `transcode` does.
@@ -143,13 +150,15 @@ def encode_data_set(instance: Instance, TransferSyntaxUID: str) -> bytes:
     ----------
     TransferSyntaxUID
         Explicit or Implicit VR Little Endian.
+    bring
+        What brings its file to Explicit VR Little Endian.
 
     Raises
     ------
     Undecodable, SpoolFull, SourceChanged
         As `transcode`.
     """
-    made = transcode(instance)
+    made = bring(instance)
     with Path(made.path).open("rb") as source:
         read_file_meta(source)
         explicit = source.read()

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -25,6 +25,9 @@ from pacsbridge.dimse.inbox import Inbox, Incoming, Sink
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import SpoolFull
 from tests.dimse.support import Sample, encode
+
+if TYPE_CHECKING:
+    from pacsbridge.instance import Instance
 
 
 def receive(inbox: Inbox, sample: Sample, **values: Any) -> Sink:
@@ -347,7 +350,7 @@ def test_close_waits_for_the_write_in_flight(tmp_path: Path, monkeypatch: pytest
 def test_tells_of_each_stored_instance(tmp_path: Path) -> None:
     counts: list[int] = []
     sample = Sample()
-    inbox = Inbox(tmp_path, [sample.StudyInstanceUID], on_change=lambda: counts.append(inbox.count))
+    inbox = Inbox(tmp_path, [sample.StudyInstanceUID], on_stored=lambda _instance: counts.append(inbox.count))
     store(inbox, sample)
     store(inbox, Sample())
     store(inbox, Sample(StudyInstanceUID=sample.StudyInstanceUID))
@@ -355,11 +358,11 @@ def test_tells_of_each_stored_instance(tmp_path: Path) -> None:
 
 
 def test_a_watcher_that_fails_does_not_lose_the_instance(tmp_path: Path) -> None:
-    def fail() -> None:
+    def fail(_instance: Instance) -> None:
         raise RuntimeError("the loop is closed")
 
     sample = Sample()
-    inbox = Inbox(tmp_path, [sample.StudyInstanceUID], on_change=fail)
+    inbox = Inbox(tmp_path, [sample.StudyInstanceUID], on_stored=fail)
     assert store(inbox, sample) == Status.SUCCESS
 
 

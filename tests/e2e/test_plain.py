@@ -14,6 +14,7 @@ from tests.peers import HOST, wait_until
 from tests.studies import make_study
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Any
 
@@ -25,14 +26,14 @@ PEER = {"connect_timeout_seconds": 10, "response_timeout_seconds": 30}
 
 
 @pytest.fixture
-def sources(orthanc: Orthanc, tmp_path: Path) -> list[Path]:
+def sources(orthanc: Orthanc, tmp_path: Path) -> Sequence[Path]:
     paths = make_study(tmp_path / "src", "A1", instances=30, series=3).paths
     orthanc.upload(paths)
     return paths
 
 
 async def test_a_disc_and_a_print(
-    orthanc: Orthanc, sources: list[Path], storescp: MakeStoreScp, tmp_path: Path
+    orthanc: Orthanc, sources: Sequence[Path], storescp: MakeStoreScp, tmp_path: Path
 ) -> None:
     publisher = storescp()
     section: dict[str, Any] = {"host": HOST, "port": publisher.port}
