@@ -40,6 +40,9 @@ from pacsbridge.records import tag_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: What writes files, and speaks DICOM: the UID is from a UUID (PS3.5, B.2); it stays when the version changes.
+IMPLEMENTATION_CLASS_UID: Final = "2.25.198349847321427920281769928032751345659"
+IMPLEMENTATION_VERSION_NAME: Final = "PACSBRIDGE"
 PREAMBLE_LENGTH: Final = 128
 PREFIX: Final = b"DICM"
 #: How much of a file is read at first. It holds the head of nearly every image.

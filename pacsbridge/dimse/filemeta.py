@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from struct import pack
 
-#: What wrote the file. The UID is from a UUID (PS3.5, B.2); it stays when the version changes.
-IMPLEMENTATION_CLASS_UID = "2.25.198349847321427920281769928032751345659"
-IMPLEMENTATION_VERSION_NAME = "PACSBRIDGE"
+from pacsbridge.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _PREAMBLE = bytes(128) + b"DICM"
 

@@ -24,7 +24,6 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext
 
-from pacsbridge.dimse.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacsbridge.dimse.message import (
     MAXIMUM_COMMAND_LENGTH,
     NO_DATA_SET,
@@ -41,6 +40,7 @@ from pacsbridge.dimse.message import (
 )
 from pacsbridge.dimse.tls import ALERT_RECORD
 from pacsbridge.dimse.wire import TICK_SECONDS, ConnectionEnded, TlsFailure, Wire, prepare
+from pacsbridge.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -23,10 +23,10 @@ from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ign
 from pynetdicom.transport import AssociationServer, RequestHandler
 
 from pacsbridge.dimse.association import MAXIMUM_LENGTH, AcceptedAssociation
-from pacsbridge.dimse.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacsbridge.dimse.inbox import Inbox, Refused, Sink
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import ServiceError
+from pacsbridge.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 if TYPE_CHECKING:
     import socket

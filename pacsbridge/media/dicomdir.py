@@ -13,7 +13,12 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from pacsbridge.elements import SQ, encode, encode_item
 from pacsbridge.media.record_contents import DirectoryEntry
 from pacsbridge.media.record_tree import INSTANCE_LEVEL, directory_records
-from pacsbridge.part10 import PREAMBLE_LENGTH, PREFIX
+from pacsbridge.part10 import (
+    IMPLEMENTATION_CLASS_UID,
+    IMPLEMENTATION_VERSION_NAME,
+    PREAMBLE_LENGTH,
+    PREFIX,
+)
 from pacsbridge.records import tag_of, vr_of
 
 if TYPE_CHECKING:
@@ -21,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DirectoryEntry", "encode_dicomdir"]
 
-IMPLEMENTATION_CLASS_UID: Final = "2.25.169371927573528533883898481215549528841"
-IMPLEMENTATION_VERSION_NAME: Final = "PACSBRIDGE"
 IN_USE: Final = 0xFFFF
 NO_KNOWN_INCONSISTENCIES: Final = 0
 FILE_META_VERSION: Final = b"\0\1"

@@ -20,10 +20,10 @@ from pydicom.uid import (
 )
 
 from pacsbridge.dimse import inbox as inbox_module
-from pacsbridge.dimse.filemeta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from pacsbridge.dimse.inbox import Inbox, Incoming, Sink
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import SpoolFull
+from pacsbridge.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.dimse.support import Sample, encode
 
 if TYPE_CHECKING:
