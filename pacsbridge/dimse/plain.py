@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom import evt
-from pynetdicom.pdu import A_ASSOCIATE_RJ
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ
 
 from pacsbridge.dimse.connection import RequestingAE
 from pacsbridge.dimse.requestor import Aborted, Rejected, Silent
@@ -75,6 +75,8 @@ class PlainAssociation:
         self._connected = False
         self._rejection: A_ASSOCIATE_RJ | None = None
         self._stop = False
+        self.aborted_by_peer = False
+        """Whether the peer sent an A-ABORT."""
         self._ae = RequestingAE(ae_title=calling_ae_title)
         self._ae.connection_timeout = timeouts.connect
         self._ae.acse_timeout = timeouts.negotiate
@@ -106,7 +108,9 @@ class PlainAssociation:
             ],
         )
         if not self.pynetdicom.is_established:
-            raise self._refusal(time.monotonic() - began)
+            refusal = self._refusal(time.monotonic() - began)
+            self._discard()
+            raise refusal
         if self._stop:
             self.abort()
 
@@ -131,6 +135,7 @@ class PlainAssociation:
             self.abort()
         if self.pynetdicom.ident is not None:  # there is no thread without an association
             self.pynetdicom.join(timeout=_JOIN_SECONDS)
+        self._discard()
 
     def abort(self) -> None:
         """End it now; whoever waits for a response wakes up. Safe to call from any thread."""
@@ -152,6 +157,11 @@ class PlainAssociation:
         shared = self.pynetdicom.dul.socket if self.pynetdicom is not None else None
         return shared if isinstance(shared, SharedSocket) else None
 
+    def _discard(self) -> None:
+        """Close the descriptor: pynetdicom's thread, which should, may have died of what the peer said."""
+        if self._shared is not None:
+            self._shared.discard()
+
     def _see_connection(self, _event: Event) -> None:
         self._connected = True
 
@@ -159,6 +169,8 @@ class PlainAssociation:
         # A rejection that comes before pynetdicom looks whether the connection stands counts as an abort there.
         if isinstance(event.pdu, A_ASSOCIATE_RJ):
             self._rejection = event.pdu
+        elif isinstance(event.pdu, A_ABORT_RQ):
+            self.aborted_by_peer = True
 
     def _see_message(self, event: Event) -> None:
         self._on_message(event.message)
@@ -173,6 +185,8 @@ class PlainAssociation:
             return ConnectionRefusedError("no connection")
         if self._rejection is not None:
             return Rejected(self._rejection.source or 0, self._rejection.reason_diagnostic or 0)
+        if self.aborted_by_peer:
+            return Aborted("it aborted the association")
         if self.pynetdicom.rejected_contexts:
             return NothingAccepted("it accepts nothing of what was proposed")
         if seconds >= self._timeouts.negotiate:

@@ -140,8 +140,8 @@ class PlainStore:
             return Cancelled()
         if self._silent:
             return Silent()
-        if self._plain.pynetdicom.is_aborted:
-            return Aborted("it was aborted")
+        if self._plain.aborted_by_peer:
+            return Aborted("it aborted the association")
         return ConnectionEnded("closed by the peer")
 
     def _watch(self) -> None:

@@ -201,6 +201,10 @@ class SharedSocket(AssociationSocket):
         """Make whoever reads or writes see the end of the connection."""
         self._shutdown(socket.SHUT_RDWR)
 
+    def discard(self) -> None:
+        """Close the descriptor, if it still is open."""
+        self._shutdown_socket()
+
     def _shutdown(self, how: int) -> None:
         connection = self.socket
         if connection is not None:

@@ -112,7 +112,7 @@ HOSTILE = {
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[tuple[int, Inbox]]:
     config = scp_config()
-    with running_scp(config) as scp:
+    with running_scp(config, fast=True) as scp:
         inbox = Inbox(tmp_path, [SAMPLE.StudyInstanceUID])
         scp.attach(config.ports[0], inbox)
         yield config.ports[0].port, inbox
