@@ -154,7 +154,7 @@ def viewer_config(config: Config) -> str:
         "dataSources": [source],
     }
     # The text stands in a script of its own, never in a page.
-    return f"window.config = {json.dumps(settings, indent=2)};\n{_ON_401}"
+    return f"window.config = {json.dumps(settings, indent=2)};\n{_ON_401}{_NAMELESS_SCRIPT}"
 
 
 _ON_401 = """\
@@ -164,3 +164,7 @@ window.config.httpErrorHandler = function (error) {
   }
 };
 """
+#: A library in OHIF 3.12 asks for the script that it runs in, and where the last part of the page to arrive was a
+#: style sheet there is none: then it takes Node's name for it, which no browser has, and the page stays empty. So
+#: it was at every other reload, when scripts come from the cache and style sheets are asked for again.
+_NAMELESS_SCRIPT = "window.__filename = window.location.origin + '/';\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import re
@@ -21,7 +22,7 @@ from tests.peers import free_port, leave_out, require, run
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from playwright.async_api import Page
+    from playwright.async_api import Page, Route
 
     from tests.browser import Chromium
     from tests.dicomweb.conftest import Archive
@@ -159,6 +160,23 @@ async def test_a_patient_opens_a_link_and_reaches_own_studies_only(
     ).to_be_visible(timeout=PATIENCE)
     await browser.close_pages()
     browser.complaints.clear()  # it was refused, and says so
+
+
+async def test_style_sheets_may_come_last(viewing: Viewing, browser: Chromium, archive: Archive) -> None:
+    """On a reload they do: scripts are in the cache by then. OHIF alone stays empty when it happens."""
+    page = await browser.page(viewport={"width": 1400, "height": 900})
+
+    async def late(route: Route) -> None:
+        await asyncio.sleep(1.5)
+        await route.continue_()
+
+    await viewing.user("doctor@example.org", Role.DOCTOR)
+    await sign_in(page, viewing, "doctor@example.org")
+    await expect(page.get_by_text("Bobson, Bob")).to_be_visible(timeout=PATIENCE)
+    await page.route("**/*.css", late)
+    await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.ann.StudyInstanceUID}")
+    await see_the_image(page)
+    await browser.close_pages()
 
 
 async def test_a_stranger_is_led_to_the_sign_in_page(

@@ -127,6 +127,7 @@ def test_the_configuration_is_made_from_ours() -> None:
     )
     assert settings["defaultDataSourceName"] == settings["dataSources"][0]["sourceName"]
     assert "/login?next=" in text
+    assert "window.__filename" in text  # tests/e2e/test_ohif.py shows why
 
 
 def test_a_folder_without_a_viewer_is_told(tmp_path: Path) -> None:
