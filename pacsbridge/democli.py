@@ -23,6 +23,7 @@ from pacsbridge.config import (
     ENV_PREFIX,
     AccountsConfig,
     Config,
+    ConfigError,
     DatabaseConfig,
     DicomwebConfig,
     MediaConfig,
@@ -47,6 +48,7 @@ _HOST = "127.0.0.1"
 _ADMIN, _DOCTOR, _STAFF, _PATIENT = (f"{who}@demo.example" for who in ("admin", "doctor", "staff", "patient"))
 #: Where scripts/get-ohif puts it, seen from the folder that the demo is started in.
 _OHIF = Path("ohif")
+_INDEX = "index.html"
 _OHIF_VARIABLE = f"{ENV_PREFIX}DICOMWEB__OHIF_DIR"
 
 
@@ -84,6 +86,7 @@ def run_demo(port: int, ohif_dir: str = "") -> int:
         The folder that was named holds no viewer.
     """
     set_up_logging(ServerConfig(log_level="error"))
+    ohif = _find_ohif(ohif_dir)
     with tempfile.TemporaryDirectory(prefix="pacsbridge-demo-") as folder:
         root = Path(folder)
         print("Drawing the sample patients ...", flush=True)
@@ -92,16 +95,15 @@ def run_demo(port: int, ohif_dir: str = "") -> int:
         pool = (ScpPort(port=first, ae_title="CDRECORD"), ScpPort(port=second, ae_title="CDRECORD2"))
         destinations = {entry.ae_title: (_HOST, entry.port) for entry in pool}
         with DemoPacs(root / "pacs", destinations=destinations) as pacs:
-            ohif = _find_ohif(ohif_dir)
             asyncio.run(_serve(_Demo(root, pacs, pool, port, patients, ohif, secrets.token_urlsafe(9))))
     return 0
 
 
 def _find_ohif(named: str) -> str:
     named = named or os.environ.get(_OHIF_VARIABLE, "")
-    if named:
-        return named  # where it isn't one, the start says so
-    return str(_OHIF) if (_OHIF / "index.html").is_file() else ""
+    if named and not Path(named, _INDEX).is_file():
+        raise ConfigError(f"{named} holds no {_INDEX}; get OHIF with scripts/get-ohif")
+    return named or (str(_OHIF) if (_OHIF / _INDEX).is_file() else "")
 
 
 async def _serve(demo: _Demo) -> None:
@@ -202,7 +204,8 @@ def _show_viewing(demo: _Demo, url: str, link: str) -> None:
 
 def _show_commands(demo: _Demo, url: str) -> None:
     print("\nOr from another shell:\n")
-    number, numbers = demo.patients[0].accession_numbers[0], ",".join(demo.with_two_studies.accession_numbers)
+    number, other = (patient.accession_numbers[0] for patient in demo.patients[:2])
+    numbers = ",".join(demo.with_two_studies.accession_numbers)
     body = f'{{"kind": "iso", "accession_numbers": ["{number}"]}}'
     json_type = "-H 'Content-Type: application/json'"
     who = f'{{"email": "{_DOCTOR}", "password": "{demo.password}"}}'
@@ -210,7 +213,7 @@ def _show_commands(demo: _Demo, url: str) -> None:
     for line in (
         f"curl -OJ '{url}/api/iso/download?accession_number={number}'",
         f"curl -OJ '{url}/api/iso/download-multiple?accession_numbers={numbers}'",
-        f"curl -OJ '{url}/mkiso.php?accession_number={number}'",
+        f"curl -OJ '{url}/mkiso.php?accession_number={other}'",
         f"curl -s '{url}/api/iso/download?accession_number=NOSUCH'",
         f"curl -s '{url}/api/jobs' {json_type} -d '{body}'",
         f"curl -s '{url}/api/jobs'",
