@@ -22,7 +22,7 @@ from pacsbridge.dicomweb.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
 
 #: Received in one go; larger ones save system calls, smaller ones memory: 130 connections hold one each.
 BUFFER_BYTES = 262_144
@@ -86,9 +86,10 @@ class Connection(asyncio.BufferedProtocol):
         self._queue: deque[memoryview] = deque()
         self._queued = 0
         self._sink: Sink | None = None
-        self._error: Exception | None = None
+        self._error: ConnectionBroken | None = None
         self._spoilt = False
         self._waiter: asyncio.Future[None] | None = None
+        self._answered: Callable[[], None] | None = None
         self._reads = True
         self._can_write = asyncio.Event()
         self._can_write.set()
@@ -208,6 +209,14 @@ class Connection(asyncio.BufferedProtocol):
         self.active_at = self._loop.time()
         transport.write(head)
 
+    def when_answered(self, answered: Callable[[], None] | None) -> None:
+        """Have somebody called, once, when the head of the answer is there, or won't come."""
+        self._answered = answered
+
+    def answer_head(self) -> Head | ConnectionBroken:
+        """Give the head of the answer, or why there is none."""
+        return self._head or self._error or ConnectionBroken("there is no answer yet")
+
     async def send_body(self, pieces: AsyncIterable[bytes], *, chunked: bool) -> None:
         """Send the body of a request as it comes, no faster than the upstream server takes it."""
         async for piece in pieces:
@@ -244,18 +253,23 @@ class Connection(asyncio.BufferedProtocol):
         BodyTooLarge, ConnectionBroken
             It is longer than `limit` bytes; it didn't come to its end.
         """
+        if self._complete and self._queued <= limit:
+            return self.read_now()
         pieces = []
         size = 0
-        if self._complete and self._queued <= limit:
-            whole = b"".join(self._queue)
-            self._queue.clear()
-            return whole
         async for piece in self.pieces():
             size += len(piece)
             if size > limit:
                 raise BodyTooLarge
             pieces.append(piece)
         return b"".join(pieces)
+
+    def read_now(self) -> bytes:
+        """Read what is there of the body: all of it when it is `complete`."""
+        whole = b"".join(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        return whole
 
     async def pieces(self) -> AsyncIterator[memoryview]:
         """Give the body piece by piece.
@@ -315,7 +329,6 @@ class Connection(asyncio.BufferedProtocol):
             if head.status >= 200:
                 self._begin_body(head)
                 self._take_body(rest, self._filled)
-                self._wake()
                 return
             if head.status == 101:
                 raise ProtocolError("an upgrade that nobody asked for")
@@ -396,6 +409,10 @@ class Connection(asyncio.BufferedProtocol):
             self._reads = True
 
     def _wake(self) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered()
+            return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
