@@ -125,9 +125,9 @@ class Answer:
         """Whether the body has arrived whole already, as small ones do with their head."""
         return self._open().complete
 
-    def first_piece(self) -> memoryview | None:
-        """Give what came together with the head; None where nothing did."""
-        return self._open().take_piece()
+    def begin_with(self, head: bytes) -> bytes | memoryview:
+        """Give a head for the client, in one piece with what came of the body already."""
+        return self._open().begin_with(head)
 
     async def relay(self, sink: Sink, drain: Drain) -> None:
         """Pass the body on to a transport as it comes.

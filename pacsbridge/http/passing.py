@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-#: A first piece up to this size goes out in one packet with the head.
-_JOINED_BYTES = 16_384
 _WHOLE_BYTES = 1_000_000
 _UNAUTHORIZED = 401
 _SWITCHING = frozenset({300, 301, 302, 303, 305, 307, 308})
@@ -139,13 +137,7 @@ async def _stream(request: web.Request, response: web.StreamResponse, answer: An
         return  # the client has left
     patience = request.app[SERVICES].config.server.write_timeout_seconds
     if counted:
-        first = answer.first_piece()
-        if first is not None and len(first) <= _JOINED_BYTES:
-            await response.write(first)
-        else:
-            writer.send_headers()
-            if first is not None:
-                transport.write(first)
+        writer.send_headers()
         # What follows goes from socket to socket, its length being known.
         await answer.relay(transport, lambda: drained(transport, writer.drain, patience))
     else:

@@ -323,7 +323,8 @@ class ShortWay:
         status: int | str = "client left"
         try:
             async with cutting_off(transport):
-                transport.write(self._head(exchange, answer.status, for_client(answer.headers)))
+                head = self._head(exchange, answer.status, for_client(answer.headers))
+                transport.write(answer.begin_with(head))
                 await answer.relay(transport, lambda: drained(transport, self._connection.drain, patience))
             status = answer.status
         except (UpstreamError, TimeoutError, ConnectionError):
