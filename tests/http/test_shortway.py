@@ -242,7 +242,8 @@ async def test_what_is_taken_away_is_gone_at_the_next_request(tmp_path: Path, se
         assert (await client.ask(asked)).status == 200
         [user] = await viewing.accounts.users.find("patient@example.org")
         await viewing.accounts.users.unassign(user.id, Grants((STUDY,)), ENGINEER)
-        assert (await client.ask(asked)).status == 403
+        for _ in range(3):  # the second one finds at hand whose token it is
+            assert (await client.ask(asked)).status == 403
         await viewing.accounts.users.assign(user.id, Grants((STUDY,)), ENGINEER)
         assert (await client.ask(asked)).status == 200
         await viewing.accounts.users.disable(user.id, ENGINEER)
