@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -299,7 +299,7 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
         ) from None
 
 
-async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
+async def _finish(handling: set[asyncio.Future[Any]], seconds: float) -> None:
     """Let what is being answered end by itself for some seconds, and cancel the rest."""
     # Not aiohttp's own waiting: it waits once more, as long, before it cancels.
     end = time.monotonic() + seconds

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from pacsbridge.accounts.values import Grants, Role
+from pacsbridge.http.shortway import ShortWay
 from tests.dicomweb.raw import RawClient, request
 from tests.dicomweb.scripted import answer, running_script
 from tests.dicomweb.viewing import running_viewing
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 STUDY = "1.2.3"
 FRAME = f"/studies/{STUDY}/series/4.5/instances/6.7/frames/1"
+WARM = f"/studies/{STUDY}/series/4.5/instances/9.9/frames/1"
 MEGABYTE = 1 << 20
 PIECE = bytes(range(256)) * 4096
 #: So soon upstream has to be rid of a client that left; measured on an idle machine: 1 to 7 ms.
@@ -33,20 +35,27 @@ LEAVING_SECONDS = 1
 FLAT_BYTES = 100 * MEGABYTE
 
 
-@pytest.fixture(autouse=True)
-def _fast(fast_hashes: None) -> None:
-    """Make users quickly."""
+@pytest.fixture(autouse=True, params=["short way", "long way"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fast_hashes: None) -> None:
+    """Have what is warm go the short way, or everything the long one; make users quickly."""
+    if request.param == "long way":
+        monkeypatch.setattr(ShortWay, "takes", lambda *_: False)
 
 
 @asynccontextmanager
 async def before(
     script: Script, folder: Path, **server: object
 ) -> AsyncIterator[tuple[Viewing, Scripted, str]]:
-    """Run pacsbridge before a scripted upstream, with a patient who may see the study."""
-    async with running_script(script) as upstream:
+    """Run pacsbridge before a scripted upstream, with a patient who has begun to read the study."""
+
+    async def warm_script(exchange: Exchange) -> None:
+        await (exchange.send(answer(b"warm")) if exchange.target.endswith(WARM) else script(exchange))
+
+    async with running_script(warm_script) as upstream:
         section = {"upstream": "dicomweb", "url": upstream.url, "read_timeout_seconds": 5}
         async with running_viewing(folder, dicomweb=section, server=dict(server)) as viewing:
             token = await viewing.user("patient@example.org", Role.PATIENT, Grants((STUDY,)))
+            await viewing.ask(token, WARM)
             yield viewing, upstream, token
 
 
