@@ -200,24 +200,25 @@ async def test_a_client_that_leaves_does_not_wait_for_a_slow_upstream(
     tmp_path: Path, path: str, begun: bool
 ) -> None:
     """It sends nothing that could fail: the leaving alone has to end it, in a scoped search too."""
+    asked, gone = asyncio.Event(), asyncio.Event()
 
     async def script(exchange: Exchange) -> None:
+        asked.set()
         if begun:
             kind = "image/jpeg" if path == FRAME else "application/dicom+json"
             head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: 999999\r\n\r\n["
             await exchange.send(head.encode())
         assert await exchange.reader.read() == b""  # until the connection ends
+        gone.set()
 
-    async with before(script, tmp_path) as (viewing, upstream, token):
+    async with before(script, tmp_path) as (viewing, _, token):
         _, writer = await asyncio.open_connection(HOST, viewing.port)
         writer.write(request("GET", f"/dicomWeb{path}", token))
         async with asyncio.timeout(10):
-            while not upstream.heads:
-                await asyncio.sleep(0.01)
+            await asked.wait()
         writer.close()
         async with asyncio.timeout(LEAVING_SECONDS):
-            while upstream.open:
-                await asyncio.sleep(0.01)
+            await gone.wait()
         assert viewing.proxy.upstream._pool.busy == 0
 
 
