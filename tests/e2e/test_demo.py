@@ -95,10 +95,14 @@ async def test_what_is_printed_works_without_a_viewer_too(tmp_path: Path) -> Non
                 async with session.get(link, headers={"Accept": "text/html"}) as answer:
                     assert answer.status == (401 if "dicomWeb" in link else 200), link
                     await answer.read()
-            for who in ("doctor", "patient", "staff", "admin"):
+            for who, sees in (("doctor", 8), ("patient", 2), ("staff", 8), ("admin", 8)):
                 body = {"email": f"{who}@demo.example", "password": demo.password}
                 async with session.post(f"{demo.url}/auth/login", json=body) as answer:
-                    assert (await answer.json())["user"]["role"] == who
+                    signed_in = await answer.json()
+                assert signed_in["user"]["role"] == who
+                token = {"Authorization": f"Bearer {signed_in['access_token']}"}
+                async with session.get(f"{demo.url}/dicomWeb/studies", headers=token) as answer:
+                    assert len(await answer.json(content_type=None)) == sees
             async with session.get(f"{demo.url}/api/health") as answer:
                 checks = (await answer.json())["checks"]
             assert {checks[name]["status"] for name in ("pacs", "storage_scp", "dicomweb", "database")} == {
