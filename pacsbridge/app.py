@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -307,7 +307,7 @@ async def _listen(runner: web.AppRunner, host: str, port: int) -> None:
         ) from None
 
 
-async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
+async def _finish(handling: set[asyncio.Future[Any]], seconds: float) -> None:
     """Let what is being answered end by itself for some seconds, and cancel the rest."""
     # Not aiohttp's own waiting: it waits once more, as long, before it cancels.
     end = time.monotonic() + seconds
@@ -322,15 +322,18 @@ async def _finish(handling: set[asyncio.Task[object]], seconds: float) -> None:
         await asyncio.wait(cut_off, timeout=_CANCEL_SECONDS)
 
 
-async def serve(config: Config, *, upgrade: bool = True, on_start: Callable[[], None] = lambda: None) -> None:
-    """Run the service until SIGTERM or SIGINT."""
+async def serve(
+    config: Config, *, upgrade: bool = True, on_start: Callable[[Services], Awaitable[None]] | None = None
+) -> None:
+    """Run the service until SIGTERM or SIGINT; `on_start` is called once it listens."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running_services(config, upgrade=upgrade) as services, running_server(services):
         _answer_quickly_while_threads_work()
-        on_start()
+        if on_start is not None:
+            await on_start(services)
         await stop.wait()
     log.info("stopped")
 

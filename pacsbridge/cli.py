@@ -83,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_check)
     command = commands.add_parser("demo", help="run an embedded PACS with sample patients, and the service")
     command.add_argument("--port", type=int, default=8080, metavar="N", help="the HTTP port (8080)")
-    command.set_defaults(run=lambda options: democli.run_demo(options.port))
+    command.add_argument(
+        "--ohif", default="", metavar="DIR", help="a built OHIF (else ./ohif, if it is there)"
+    )
+    command.set_defaults(run=lambda options: democli.run_demo(options.port, options.ohif))
     command = commands.add_parser("iso", parents=[config], help="make a disc image")
     command.add_argument("accession_numbers", nargs="+", metavar="ACCESSION")
     command.add_argument(

@@ -103,11 +103,16 @@ class Principals:
         self._kept: dict[str, tuple[float, Principal]] = {}
         self._loading: dict[str, asyncio.Task[Principal | None]] = {}
 
+    def at_hand(self, session_id: str) -> Principal | None:
+        """Return who a session belongs to where that was read a moment ago; None is no answer."""
+        kept = self._kept.get(session_id)
+        return kept[1] if kept is not None and kept[0] > time.monotonic() else None
+
     async def get(self, session_id: str) -> Principal | None:
         """Return who a session belongs to; nobody when it, the user or the link is no more."""
-        kept = self._kept.get(session_id)
-        if kept is not None and kept[0] > time.monotonic():
-            return kept[1]
+        kept = self.at_hand(session_id)
+        if kept is not None:
+            return kept
         task = self._loading.get(session_id)
         if task is None:
             task = asyncio.create_task(self._read(session_id))

@@ -22,10 +22,13 @@ from pacsbridge.dicomweb.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Callable
 
-#: Received in one go; larger ones save system calls, smaller ones memory: 130 connections hold one each.
-BUFFER_BYTES = 262_144
+#: In front of what is received: where the client's head is longer than upstream's, it begins there.
+_ROOM_BYTES = 2048
+#: Received in one go; larger ones save system calls, smaller ones memory: 130 connections hold one each. A frame
+#: of 512 x 512 pixels with all around it comes in two.
+BUFFER_BYTES = 266_240 + _ROOM_BYTES
 #: With less room than this left in a buffer, the next one is begun.
 _LEAST_ROOM = 32_768
 #: So much may wait for a client that reads slower than the upstream server writes.
@@ -75,7 +78,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._memory = bytearray(BUFFER_BYTES)
         self._buffer = memoryview(self._memory)
-        self._filled = 0
+        self._filled = _ROOM_BYTES
+        #: What came of the body together with the head, and where that begins in its memory.
+        self._first: memoryview | None = None
+        self._first_start = 0
         self._method = ""
         self._head: Head | None = None
         self._expects_head = False
@@ -86,9 +92,10 @@ class Connection(asyncio.BufferedProtocol):
         self._queue: deque[memoryview] = deque()
         self._queued = 0
         self._sink: Sink | None = None
-        self._error: Exception | None = None
+        self._error: ConnectionBroken | None = None
         self._spoilt = False
         self._waiter: asyncio.Future[None] | None = None
+        self._answered: Callable[[], None] | None = None
         self._reads = True
         self._can_write = asyncio.Event()
         self._can_write.set()
@@ -124,7 +131,11 @@ class Connection(asyncio.BufferedProtocol):
         self._can_write.set()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the loop's wish; ours is larger
-        """Give the free part of the buffer."""
+        """Give the free part of the buffer, or of another when what is in it is still in use."""
+        if BUFFER_BYTES - self._filled < _LEAST_ROOM and not self._expects_head:
+            self._memory = bytearray(BUFFER_BYTES)
+            self._buffer = memoryview(self._memory)
+            self._filled = _ROOM_BYTES
         return self._buffer[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -198,7 +209,8 @@ class Connection(asyncio.BufferedProtocol):
         self.requests += 1
         self._method = method
         self._head = None
-        self._filled = 0
+        self._first = None
+        self._filled = _ROOM_BYTES
         self._queue.clear()
         self._queued = 0
         self._sink = None
@@ -207,6 +219,14 @@ class Connection(asyncio.BufferedProtocol):
         self._expects_head = True
         self.active_at = self._loop.time()
         transport.write(head)
+
+    def when_answered(self, answered: Callable[[], None] | None) -> None:
+        """Have somebody called, once, when the head of the answer is there, or won't come."""
+        self._answered = answered
+
+    def answer_head(self) -> Head | ConnectionBroken:
+        """Give the head of the answer, or why there is none."""
+        return self._head or self._error or ConnectionBroken("there is no answer yet")
 
     async def send_body(self, pieces: AsyncIterable[bytes], *, chunked: bool) -> None:
         """Send the body of a request as it comes, no faster than the upstream server takes it."""
@@ -244,18 +264,23 @@ class Connection(asyncio.BufferedProtocol):
         BodyTooLarge, ConnectionBroken
             It is longer than `limit` bytes; it didn't come to its end.
         """
+        if self._complete and self._queued <= limit:
+            return self.read_now()
         pieces = []
         size = 0
-        if self._complete and self._queued <= limit:
-            whole = b"".join(self._queue)
-            self._queue.clear()
-            return whole
         async for piece in self.pieces():
             size += len(piece)
             if size > limit:
                 raise BodyTooLarge
             pieces.append(piece)
         return b"".join(pieces)
+
+    def read_now(self) -> bytes:
+        """Read what is there of the body: all of it when it is `complete`."""
+        whole = b"".join(self._queue)
+        self._queue.clear()
+        self._queued = 0
+        return whole
 
     async def pieces(self) -> AsyncIterator[memoryview]:
         """Give the body piece by piece.
@@ -277,13 +302,19 @@ class Connection(asyncio.BufferedProtocol):
             self._resume()
             await self._wait()
 
-    def take_piece(self) -> memoryview | None:
-        """Give a piece of the body that is there already; None where there is none."""
-        if not self._queue:
-            return None
+    def begin_with(self, head: bytes) -> bytes | memoryview:
+        """Give a head for the client, together with what came of the body already: one packet, not two.
+
+        The head is written into the buffer in front of the body, over upstream's own, so that nothing is copied.
+        """
+        start = self._first_start - len(head)
+        if self._first is None or not self._queue or self._queue[0] is not self._first or start < 0:
+            return head
         piece = self._queue.popleft()
         self._queued -= len(piece)
-        return piece
+        memory = memoryview(piece.obj)
+        memory[start : self._first_start] = head
+        return memory[start : self._first_start + len(piece)]
 
     async def relay(self, sink: Sink, drain: Drain) -> None:
         """Pass the body on to `sink` as it comes, no faster than it is taken there.
@@ -297,6 +328,8 @@ class Connection(asyncio.BufferedProtocol):
             sink.write(self._queue.popleft())
         self._queued = 0
         self._sink = sink
+        if not sink.get_write_buffer_size():
+            self._filled = _ROOM_BYTES
         while True:
             if sink.get_write_buffer_size() > _WAITING_BYTES:
                 await drain()
@@ -310,24 +343,25 @@ class Connection(asyncio.BufferedProtocol):
     def _take_head(self, start: int) -> None:
         end = self._find_head_end(start)
         while end >= 0:
-            head = parse_head(bytes(self._buffer[:end]))
-            rest = self._buffer[end + len(_HEAD_END) : self._filled]
+            head = parse_head(bytes(self._buffer[_ROOM_BYTES:end]))
+            body_start = end + len(_HEAD_END)
+            rest = self._buffer[body_start : self._filled]
             if head.status >= 200:
                 self._begin_body(head)
+                self._first, self._first_start = rest, body_start
                 self._take_body(rest, self._filled)
-                self._wake()
                 return
             if head.status == 101:
                 raise ProtocolError("an upgrade that nobody asked for")
             # An interim answer (RFC 9110, 15.2): the one that was asked for follows.
-            self._filled = len(rest)
-            self._buffer[: self._filled] = bytes(rest)
-            end = self._find_head_end(0)
-        if self._filled >= HEAD_LIMIT:
+            self._filled = _ROOM_BYTES + len(rest)
+            self._buffer[_ROOM_BYTES : self._filled] = bytes(rest)
+            end = self._find_head_end(_ROOM_BYTES)
+        if self._filled - _ROOM_BYTES >= HEAD_LIMIT:
             raise ProtocolError("a head without end")
 
     def _find_head_end(self, start: int) -> int:
-        return self._memory.find(_HEAD_END, max(0, start - len(_HEAD_END)), self._filled)
+        return self._memory.find(_HEAD_END, max(_ROOM_BYTES, start - len(_HEAD_END)), self._filled)
 
     def _begin_body(self, head: Head) -> None:
         self._framing, self._left = framing(self._method, head)
@@ -355,7 +389,7 @@ class Connection(asyncio.BufferedProtocol):
             self._left -= len(data)
             kept = self._emit(data)
             self._complete = not self._left
-        self._keep_buffer(filled if kept else 0)
+        self._filled = filled if kept else _ROOM_BYTES
         if self._complete or self._sink is None:
             self._wake()
 
@@ -376,14 +410,6 @@ class Connection(asyncio.BufferedProtocol):
             self._wake()
         return waiting > 0
 
-    def _keep_buffer(self, filled: int) -> None:
-        """Go on behind what is still in use, or in a new buffer when there is too little room."""
-        if filled and BUFFER_BYTES - filled < _LEAST_ROOM:
-            self._memory = bytearray(BUFFER_BYTES)
-            self._buffer = memoryview(self._memory)
-            filled = 0
-        self._filled = filled
-
     def _pause(self) -> None:
         if self._reads and self._transport is not None:
             self._transport.pause_reading()
@@ -396,6 +422,10 @@ class Connection(asyncio.BufferedProtocol):
             self._reads = True
 
     def _wake(self) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered()
+            return
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -19,6 +19,10 @@ class Credentials(Protocol):
         """
         ...
 
+    def at_hand(self) -> str | None:
+        """Give the value where nothing has to be waited for; None where it has."""
+        ...
+
     async def refused(self, header: str) -> bool:
         """Hear that upstream refused a value, and tell whether another try makes sense."""
         ...
@@ -31,6 +35,10 @@ class FixedCredentials:
         self._value = value
 
     async def header(self) -> str:
+        """Give the value."""
+        return self._value
+
+    def at_hand(self) -> str:
         """Give the value."""
         return self._value
 

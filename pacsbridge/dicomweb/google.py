@@ -152,6 +152,10 @@ class GoogleCredentials:
             self._begin_refresh()  # the old one is still good: nobody waits
         return f"Bearer {self._token}"
 
+    def at_hand(self) -> str | None:
+        """Give the value while the token is young; when it gets old, whoever waits for `header` renews it."""
+        return f"Bearer {self._token}" if time.monotonic() < self._replace_at else None
+
     async def refused(self, header: str) -> bool:
         """Replace a token that Google refused, unless that has happened already."""
         if header == f"Bearer {self._token}":

@@ -13,14 +13,20 @@ from enum import Enum
 from pacsbridge.errors import NotFound
 
 _UID_LENGTH = 64
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+_UID_PATTERN = r"[0-9]+(?:\.[0-9]+)*"
+_UID = re.compile(_UID_PATTERN, re.ASCII)
+#: The UIDs from the study down, and whatever follows them.
+_PATH = re.compile(
+    rf"(?:/studies/({_UID_PATTERN})(?:/series/({_UID_PATTERN})(?:/instances/({_UID_PATTERN}))?)?(?=/|\Z))?"
+    r"((?:/[0-9A-Za-z,]+)*)",
+    re.ASCII,
+)
 #: PS3.18, 10.1.2: frame numbers from 1, with commas between them.
 _FRAMES = re.compile(r"[1-9][0-9]{0,9}(,[1-9][0-9]{0,9})*", re.ASCII)
 #: An attribute, or one in an item of a sequence: ``00420011``, ``0040A730/1/0040A160``. The standard leaves the
 #: form to the server; Google, Orthanc and dcm4chee use this one.
 _ATTRIBUTE = re.compile(r"[0-9A-Fa-f]{8}(/[0-9]{1,9}/[0-9A-Fa-f]{8})*", re.ASCII)
 _LONGEST = 4096
-_WORDS = ("studies", "series", "instances")
 
 
 class Kind(Enum):
@@ -34,6 +40,10 @@ class Kind(Enum):
     METADATA = "retrieve metadata"
     RENDERED = "retrieve rendered"
     BULK_DATA = "retrieve frames or bulk data"
+
+
+#: A tuple: an Enum's hash is slow, and this is asked a thousand times for a study.
+_SEARCHES = (Kind.SEARCH_STUDIES, Kind.SEARCH_SERIES, Kind.SEARCH_INSTANCES, Kind.SEARCH_IN_STUDY)
 
 
 class Level(Enum):
@@ -75,7 +85,12 @@ class Resource:
     @property
     def is_search(self) -> bool:
         """Whether it is a search (PS3.18, 10.6), so that its query string holds keys."""
-        return self.kind.name.startswith("SEARCH")
+        return self.kind in _SEARCHES
+
+    @property
+    def has_addresses(self) -> bool:
+        """Whether its answer may hold addresses of the server that gives it (`rewrite`)."""
+        return self.is_search or self.kind is Kind.METADATA
 
     @property
     def takes_instances(self) -> bool:
@@ -125,14 +140,16 @@ def parse_path(path: str) -> Resource:
     NotFound
         It is no path of DICOMweb, whatever it might mean after decoding or normalising.
     """
-    if len(path) > _LONGEST or not path.startswith("/"):
+    match = _PATH.fullmatch(path) if len(path) <= _LONGEST else None
+    if match is None:
         raise NotFound(_NO_SUCH_RESOURCE)
-    parts = path[1:].split("/")
-    uids = _leading_uids(parts)
-    tail = tuple(parts[2 * len(uids) :])
-    kind = _kind(len(uids), tail)
-    built = [part for word, uid in zip(_WORDS, uids, strict=False) for part in (word, uid)]
-    return Resource(kind, "/" + "/".join((*built, *tail)), *uids)
+    study, series, instance, rest = match.groups("")
+    kind = _kind(bool(study) + bool(series) + bool(instance), tuple(rest.split("/")[1:]))
+    for uid in (study, series, instance):
+        if len(uid) > _UID_LENGTH:
+            raise NotFound(_NO_SUCH_RESOURCE)
+    # What matched is what was sent, to the letter: nothing in it can be read in another way.
+    return Resource(kind, path, study, series, instance)
 
 
 def is_uid(text: str) -> bool:
@@ -140,21 +157,9 @@ def is_uid(text: str) -> bool:
     return len(text) <= _UID_LENGTH and _UID.fullmatch(text) is not None
 
 
-def _leading_uids(parts: list[str]) -> list[str]:
-    uids: list[str] = []
-    for index, word in enumerate(_WORDS):
-        pair = parts[2 * index : 2 * index + 2]
-        if len(pair) < 2 or pair[0] != word:
-            break
-        if not is_uid(pair[1]):
-            raise NotFound(_NO_SUCH_RESOURCE)
-        uids.append(pair[1])
-    return uids
-
-
 def _kind(uids: int, tail: tuple[str, ...]) -> Kind:
     kind = _TAILS[uids].get(tail)
-    if kind is None and uids == len(_WORDS):
+    if kind is None and uids == len(_TAILS) - 1:
         kind = _kind_below_instance(tail)
     if kind is None:
         raise NotFound(_NO_SUCH_RESOURCE)

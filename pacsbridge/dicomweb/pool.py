@@ -79,6 +79,17 @@ def _has_credentials(parts: SplitResult) -> bool:
     return parts.username is not None or parts.password is not None
 
 
+class _Places(asyncio.Semaphore):
+    """A semaphore that can be asked without waiting."""
+
+    def take_now(self) -> bool:
+        """Take a place where one is free and nobody waits for it."""
+        if self.locked():
+            return False
+        self._value -= 1
+        return True
+
+
 class Pool:
     """Connections to one server.
 
@@ -93,7 +104,7 @@ class Pool:
         self._silence = silence_seconds
         self._ssl = ssl.create_default_context() if root.scheme == "https" else None
         self._proxy = configured_proxy(root.host)
-        self._places = asyncio.Semaphore(limit)
+        self._places = _Places(limit)
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
         self._ticks: asyncio.Task[None] | None = None
@@ -128,7 +139,7 @@ class Pool:
         UpstreamUnreachable, UpstreamTimeout
             No connection can be made.
         """
-        if self._places.locked():
+        if not self._places.take_now():
             try:
                 async with asyncio.timeout(self._silence):
                     await self._places.acquire()
@@ -136,8 +147,6 @@ class Pool:
                 raise Busy(
                     "Too many images are being fetched. Try again in a moment.", retry_after=5
                 ) from None
-        else:
-            await self._places.acquire()
         try:
             connection = None if fresh else self._take_idle()
             if connection is None:
@@ -145,6 +154,17 @@ class Pool:
         except BaseException:
             self._places.release()
             raise
+        self._busy.add(connection)
+        return connection
+
+    def take_now(self) -> Connection | None:
+        """Give an idle connection; None where there is none, or no more may be in use."""
+        if not self._idle or not self._places.take_now():
+            return None
+        connection = self._take_idle()
+        if connection is None:
+            self._places.release()
+            return None
         self._busy.add(connection)
         return connection
 

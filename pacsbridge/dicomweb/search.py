@@ -31,8 +31,9 @@ log = structlog.get_logger(__name__)
 
 #: So many questions at once for one search; a patient with a hundred studies takes no more.
 _AT_ONCE = 8
-#: Google's own limit for a search for studies; a doctor with more referrals narrows the search.
-_MOST_REFERRED = 5000
+#: The most that Google gives of studies at once, and how many times a doctor's are asked for.
+_PAGE_ROWS = 5000
+_MOST_PAGES = 10
 _SORT_FIELDS = ("StudyDate", "StudyTime")
 _STUDY_INSTANCE_UID = "0020000D"
 _SERIES_INSTANCE_UID = "0020000E"
@@ -66,15 +67,17 @@ class ScopedSearch:
         RowsRefused, UpstreamError, Busy
             Upstream can't be asked, or refuses: half of the studies would look like all of them.
         """
-        questions = self._questions(principal, keys)
         places = asyncio.Semaphore(_AT_ONCE)
 
         async def ask(query: str) -> list[Row]:
             async with places:
                 return await search(self._upstream, "/studies", query)
 
+        questions = [ask(query) for query in self._questions(principal, keys)]
+        if self._asks_for_referrals(principal, keys):
+            questions.append(self._find_referred(principal, keys))
         found: dict[str, Row] = {}
-        for row in await _together(ask(query) for query in questions):
+        for row in await _together(questions):
             uid = self._own(principal, row, keys)
             if uid:
                 found.setdefault(uid, row)
@@ -120,17 +123,36 @@ class ScopedSearch:
             for number in grants.accession_numbers
             if all(_matches(number, wanted) for wanted in keys.values("AccessionNumber"))
         ]
-        if self._is_referred(principal) and all(
-            _matches_name(principal.ref_doctor, wanted) for wanted in keys.values("ReferringPhysicianName")
-        ):
-            own = keys.without("ReferringPhysicianName")
-            name = _unpadded(principal.ref_doctor)
-            more = [
-                ("ReferringPhysicianName", f"{name}*" if self._wildcards else name),
-                ("limit", str(_MOST_REFERRED)),
-            ]
-            questions.append(own.query(more, fields))
         return questions
+
+    def _asks_for_referrals(self, principal: Principal, keys: SearchKeys) -> bool:
+        """Tell whether to look for the studies that a doctor ordered: those that are named are asked for by UID."""
+        return (
+            self._is_referred(principal)
+            and _named_studies(keys) is None
+            and all(
+                _matches_name(principal.ref_doctor, wanted)
+                for wanted in keys.values("ReferringPhysicianName")
+            )
+        )
+
+    async def _find_referred(self, principal: Principal, keys: SearchKeys) -> list[Row]:
+        """Ask for the studies that a doctor ordered, page by page: the newest of all may be on the last one."""
+        name = _unpadded(principal.ref_doctor)
+        asked = [
+            ("ReferringPhysicianName", f"{name}*" if self._wildcards else name),
+            ("limit", str(_PAGE_ROWS)),
+        ]
+        own, fields = keys.without("ReferringPhysicianName"), (*DECIDING, *_SORT_FIELDS)
+        rows: list[Row] = []
+        for _ in range(_MOST_PAGES):
+            paging = [("offset", str(len(rows)))] if rows else []
+            page = await search(self._upstream, "/studies", own.query([*asked, *paging], fields))
+            rows += page
+            if len(page) < _PAGE_ROWS:
+                return rows
+        log.warning("a doctor has more studies than can be listed: some are missing", rows=len(rows))
+        return rows
 
     def _is_referred(self, principal: Principal) -> bool:
         scope = self._policy.scope(principal.role, Action.SEARCH_STUDIES)

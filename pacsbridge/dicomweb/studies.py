@@ -159,6 +159,15 @@ class Studies:
         if decision is not Decision.ALLOW:
             raise Forbidden("This study is not open to you.")
 
+    def allows_at_once(self, principal: Principal, action: Action, StudyInstanceUID: str) -> bool:
+        """Tell whether somebody may do something to a study, as far as is known now; False is no answer."""
+        decision = self._policy.decide(principal, action, Study(StudyInstanceUID))
+        if decision is Decision.CHECK:
+            kept = self._kept.get(StudyInstanceUID)
+            study = kept[1] if kept is not None and kept[0] > time.monotonic() else None
+            decision = self._policy.decide(principal, action, study) if study else Decision.DENY
+        return decision is Decision.ALLOW
+
     def remember(self, study: Study) -> None:
         """Keep what a search has just told of a study: the viewer opens it next."""
         if study.AccessionNumber is None or study.ReferringPhysicianName is None:

@@ -30,6 +30,11 @@ class StudyTrail:
         """Record a search."""
         await self._trail.put(AuditRecord("search", outcome, _actor(who, caller), detail=detail))
 
+    def is_done(self, event: str, session: str, StudyInstanceUID: str, outcome: Outcome) -> bool:
+        """Tell whether recording it again would add nothing."""
+        recorded = self._recorded.get((session, event, StudyInstanceUID, outcome))
+        return recorded is not None and time.monotonic() - recorded < _ONE_READING_SECONDS
+
     async def done(
         self,
         event: str,
@@ -41,14 +46,12 @@ class StudyTrail:
         """Record what was done to a study, or tried."""
         # Who needs no sign-in has no session: they are told apart by address.
         session = who.session_id if who else caller().address
-        key = (session, event, StudyInstanceUID, outcome)
-        now = time.monotonic()
-        recorded = self._recorded.get(key)
-        if recorded is not None and now - recorded < _ONE_READING_SECONDS:
+        if self.is_done(event, session, StudyInstanceUID, outcome):
             return
+        key = (session, event, StudyInstanceUID, outcome)
         if len(self._recorded) >= _KEPT:
             self._recorded.clear()
-        self._recorded[key] = now
+        self._recorded[key] = time.monotonic()
         await self._trail.put(AuditRecord(event, outcome, _actor(who, caller()), StudyInstanceUID))
 
 

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pacsbridge.dicomweb.connection import BodyTooLarge, ConnectionBroken, ConnectionStalled
-from pacsbridge.errors import UpstreamTimeout, UpstreamUnreachable
+from pacsbridge.errors import UpstreamError, UpstreamTimeout, UpstreamUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Sequence
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
     from typing import Self
 
     from pacsbridge.dicomweb.connection import Connection, Drain, Sink
     from pacsbridge.dicomweb.credentials import Credentials
     from pacsbridge.dicomweb.pool import Pool
     from pacsbridge.dicomweb.wire import Head
-    from pacsbridge.errors import UpstreamError
 
 log = structlog.get_logger(__name__)
 
@@ -117,14 +116,18 @@ class Answer:
         except ConnectionBroken as error:
             raise _told(error) from error
 
+    def read_now(self) -> bytes:
+        """Read the body of an answer that is `complete`."""
+        return self._open().read_now()
+
     @property
     def complete(self) -> bool:
         """Whether the body has arrived whole already, as small ones do with their head."""
         return self._open().complete
 
-    def first_piece(self) -> memoryview | None:
-        """Give what came together with the head; None where nothing did."""
-        return self._open().take_piece()
+    def begin_with(self, head: bytes) -> bytes | memoryview:
+        """Give a head for the client, in one piece with what came of the body already."""
+        return self._open().begin_with(head)
 
     async def relay(self, sink: Sink, drain: Drain) -> None:
         """Pass the body on to a transport as it comes.
@@ -143,6 +146,39 @@ class Answer:
         if self._connection is None:
             raise RuntimeError("the answer is closed")
         return self._connection
+
+
+Answered = Answer | UpstreamError | None
+"""How `Upstream.ask_now` ends."""
+
+
+class Pending:
+    """A question that was sent, whose answer has not begun."""
+
+    __slots__ = ("_answered", "_connection", "_pool")
+
+    def __init__(self, pool: Pool, connection: Connection, answered: Callable[[Answered], None]) -> None:
+        self._pool = pool
+        self._connection = connection
+        self._answered = answered
+        connection.when_answered(self._tell)
+
+    def give_up(self) -> None:
+        """Want the answer no more: upstream may stop working on it."""
+        self._connection.when_answered(None)
+        self._end()
+
+    def _tell(self) -> None:
+        head = self._connection.answer_head()
+        if not isinstance(head, ConnectionBroken):
+            self._answered(Answer(self._pool, self._connection, head))
+            return
+        self._end()
+        self._answered(_told(head) if isinstance(head, ConnectionStalled) else None)
+
+    def _end(self) -> None:
+        self._connection.abort()
+        self._pool.give_back(self._connection)
 
 
 class Upstream:
@@ -175,6 +211,32 @@ class Upstream:
                 answer.close()
                 answer = await self._ask_twice(question, await self._credentials.header())
         return answer
+
+    def ask_now(self, question: Question, answered: Callable[[Answered], None]) -> Pending | None:
+        """Send a request without a body at once, where a connection and credentials are at hand.
+
+        Parameters
+        ----------
+        answered
+            Called once with the answer, which is the callee's to close; with an error; or with None when the
+            server closed the idle connection, so that `ask` has to be used.
+
+        Returns
+        -------
+        Pending
+            What can be given up until then; None when nothing was sent, and `answered` won't be called.
+        """
+        authorization = self._credentials.at_hand()
+        connection = None if authorization is None else self._pool.take_now()
+        if authorization is None or connection is None:
+            return None
+        try:
+            connection.send(question.method, self._head(question, authorization))
+        except ConnectionBroken:
+            connection.abort()
+            self._pool.give_back(connection)
+            return None
+        return Pending(self._pool, connection, answered)
 
     async def _ask_twice(self, question: Question, authorization: str) -> Answer:
         """Ask, and once more where the server closed an idle connection at the moment it was used again."""

@@ -23,7 +23,7 @@ def caller_of(request: web.Request) -> Caller:
     """Tell who sent a request: their address, their program, the request's id."""
     trusted = request.app[SERVICES].config.server.trusted_proxies
     address = client_address(
-        request.remote or "", request.headers.getall(hdrs.X_FORWARDED_FOR, []), _networks(trusted)
+        request.remote or "", request.headers.getall(hdrs.X_FORWARDED_FOR, []), networks(trusted)
     )
     return Caller(address, request.headers.get(hdrs.USER_AGENT, ""), request.get(REQUEST_ID, ""))
 
@@ -60,5 +60,6 @@ def _parsed(address: str) -> Address | None:
 
 
 @lru_cache(maxsize=8)
-def _networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    """Read CIDRs."""
     return tuple(ipaddress.ip_network(text, strict=False) for text in texts)

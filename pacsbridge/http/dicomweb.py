@@ -9,28 +9,27 @@ from aiohttp import hdrs, web
 
 from pacsbridge.accounts.audit import Outcome
 from pacsbridge.accounts.policy import Action, Decision, Scope
-from pacsbridge.dicomweb import wado_uri
 from pacsbridge.dicomweb.headers import for_upstream
-from pacsbridge.dicomweb.keys import checked_query, parse_keys, rendering_query
-from pacsbridge.dicomweb.paths import Kind, Level, parse_path
+from pacsbridge.dicomweb.keys import parse_keys
+from pacsbridge.dicomweb.paths import Kind, Level
 from pacsbridge.dicomweb.service import PUBLIC_PREFIX
 from pacsbridge.dicomweb.studies import JSON_TYPE, RowsRefused
-from pacsbridge.dicomweb.upstream import Body, Question
-from pacsbridge.errors import Forbidden, NotConfigured, NotFound
+from pacsbridge.dicomweb.upstream import Body
+from pacsbridge.errors import Forbidden, NotConfigured
+from pacsbridge.http.asking import READS, question_for, read_target
 from pacsbridge.http.clients import caller_of
 from pacsbridge.http.identity import signed_in
 from pacsbridge.http.passing import pass_on, request_body, rows_answer, upstream_refused
 from pacsbridge.http.services import SERVICES
+from pacsbridge.http.shortway import begun_answer
 
 if TYPE_CHECKING:
     from pacsbridge.accounts.values import Principal
     from pacsbridge.dicomweb.paths import Resource
     from pacsbridge.dicomweb.service import Dicomweb
     from pacsbridge.dicomweb.studies import Row
-
-_READS = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
-_HAVE_ADDRESSES = frozenset({Kind.SEARCH_STUDIES, Kind.SEARCH_SERIES, Kind.SEARCH_INSTANCES,
-                             Kind.SEARCH_IN_STUDY, Kind.METADATA})  # fmt: skip
+    from pacsbridge.dicomweb.upstream import Question
+    from pacsbridge.http.asking import Wanted
 
 
 def add_routes(app: web.Application) -> None:
@@ -46,18 +45,23 @@ class Asked:
     ----------
     who
         None where the path is a public one.
-    accept
-        Replaces the client's header where WADO-URI said it in the query.
     scoped
         Whether the one who asks may see some studies only; nothing of the query passes unread then.
     """
 
-    resource: Resource
-    query: str
-    action: Action
+    wanted: Wanted
     who: Principal | None
-    accept: str
     scoped: bool
+
+    @property
+    def resource(self) -> Resource:
+        """What the path names."""
+        return self.wanted.resource
+
+    @property
+    def action(self) -> Action:
+        """What is to be done to it."""
+        return self.wanted.action
 
 
 async def _serve(request: web.Request) -> web.StreamResponse:
@@ -80,55 +84,30 @@ async def _serve(request: web.Request) -> web.StreamResponse:
 
 async def _understand(request: web.Request, proxy: Dicomweb) -> Asked:
     """Find out what is asked for and by whom; nothing is asked of upstream yet."""
-    path, query = _target(request)
-    accept = ""
-    if path == wado_uri.PATH and request.method in _READS:
-        translated = wado_uri.translate(query)
-        resource, query, accept = translated.resource, translated.query, translated.accept
-    else:
-        resource = parse_path(path)
-    public = request.method in _READS and proxy.is_public(resource.path)
+    wanted = read_target(request.method, request.raw_path)
+    public = request.method in READS and proxy.is_public(wanted.resource.path)
     who = None if public else await signed_in(request)
-    action = _action(request.method, resource)
     if who is None:
-        return Asked(resource, query, action, None, accept, resource.level is not Level.ROOT)
-    scope = request.app[SERVICES].policy.scope(who.role, action)
-    return Asked(resource, query, action, who, accept, scope is not Scope.ALL)
-
-
-def _target(request: web.Request) -> tuple[str, str]:
-    """Split what stands on the request line: aiohttp's own idea of the path is decoded and normalised."""
-    path, _, query = request.raw_path.partition("?")
-    if not path.startswith(PUBLIC_PREFIX):
-        raise NotFound("There is no such DICOMweb resource.")
-    return path[len(PUBLIC_PREFIX) :], checked_query(query)
-
-
-def _action(method: str, resource: Resource) -> Action:
-    if method in _READS:
-        return {
-            Kind.SEARCH_STUDIES: Action.SEARCH_STUDIES,
-            Kind.SEARCH_SERIES: Action.SEARCH_EVERYTHING,
-            Kind.SEARCH_INSTANCES: Action.SEARCH_EVERYTHING,
-        }.get(resource.kind, Action.READ_STUDY)
-    if method == hdrs.METH_POST and resource.takes_instances:
-        return Action.STORE_STUDY
-    if method == hdrs.METH_DELETE and resource.can_be_deleted:
-        return Action.DELETE_STUDY
-    allowed = [hdrs.METH_GET, hdrs.METH_HEAD]
-    allowed += [hdrs.METH_POST] if resource.takes_instances else []
-    allowed += [hdrs.METH_DELETE] if resource.can_be_deleted else []
-    raise web.HTTPMethodNotAllowed(method, allowed)
+        return Asked(wanted, None, wanted.resource.level is not Level.ROOT)
+    scope = request.app[SERVICES].policy.scope(who.role, wanted.action)
+    return Asked(wanted, who, scope is not Scope.ALL)
 
 
 async def _answer(request: web.Request, proxy: Dicomweb, asked: Asked) -> web.StreamResponse:
     if asked.scoped:
         if asked.who is not None:
             await _permit(request, proxy, asked.who, asked)
-        if asked.resource.is_search and request.method in _READS:
+        if asked.resource.is_search and request.method in READS:
             return await _search(request, proxy, asked)
     question = _question(request, asked)
-    return await pass_on(request, proxy, question, strict=asked.scoped, shared=asked.who is None)
+    return await pass_on(
+        request,
+        proxy,
+        question,
+        strict=asked.scoped,
+        shared=asked.who is None,
+        begun=begun_answer(request, question),
+    )
 
 
 async def _permit(request: web.Request, proxy: Dicomweb, who: Principal, asked: Asked) -> None:
@@ -148,7 +127,7 @@ async def _search(request: web.Request, proxy: Dicomweb, asked: Asked) -> web.Re
     accepted = request.headers.get(hdrs.ACCEPT, "").lower()
     if accepted and "json" not in accepted and "*/*" not in accepted and "application/*" not in accepted:
         raise web.HTTPNotAcceptable(reason=f"Searches are answered as {JSON_TYPE}.")
-    keys = parse_keys(asked.query)
+    keys = parse_keys(asked.wanted.query)
     rows: list[Row]
     try:
         if asked.resource.kind is Kind.SEARCH_STUDIES and asked.who is not None:
@@ -161,26 +140,14 @@ async def _search(request: web.Request, proxy: Dicomweb, asked: Asked) -> web.Re
 
 
 def _question(request: web.Request, asked: Asked) -> Question:
-    headers = for_upstream(request.headers.items())
-    if asked.accept:
-        headers["Accept"] = asked.accept
-    if asked.resource.kind in _HAVE_ADDRESSES:
-        # Its addresses are rewritten: in a coding that can be taken off, and whole.
-        coded = "gzip" in headers.get("Accept-Encoding", "")
-        headers["Accept-Encoding"] = "gzip" if coded else "identity"
-        headers.pop("Range", None)
-        if asked.scoped:
-            headers["Accept"] = JSON_TYPE
-    query = asked.query
-    if asked.scoped:
-        query = rendering_query(query) if asked.resource.kind is Kind.RENDERED else ""
     body = None
     if request.method == hdrs.METH_POST:
         patience = request.app[SERVICES].config.server.read_timeout_seconds
         body = Body(request_body(request, patience), request.content_length)
     elif request.can_read_body:
         raise web.HTTPBadRequest(reason="Such a request has no body.")
-    return Question(request.method, asked.resource.path, query, tuple(headers.items()), body)
+    passed = for_upstream(request.headers.items())
+    return question_for(asked.wanted, passed, scoped=asked.scoped, body=body)
 
 
 async def _record(request: web.Request, asked: Asked, outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 
 from pacsbridge.accounts.audit import Actor
 from pacsbridge.accounts.policy import Decision
+from pacsbridge.accounts.tokens import TokenType
 from pacsbridge.errors import Forbidden, NotConfigured, Unauthorized
 from pacsbridge.http.clients import caller_of
 from pacsbridge.http.services import SERVICES
@@ -67,6 +68,21 @@ async def principal_of(request: web.Request) -> Principal | None:
         principal = found
     request[_PRINCIPAL] = principal
     return principal
+
+
+def principal_at_hand(accounts: Accounts, authorization: str, cookie: str) -> Principal | None:
+    """Return who is asking for something that changes nothing, where `principal_of` would not have to wait.
+
+    None is no answer.
+
+    Raises
+    ------
+    Unauthorized
+        The bearer token, or the cookie, is not to be believed.
+    """
+    if authorization[: len(_BEARER)].lower() == _BEARER:
+        return accounts.principal_at_hand(authorization[len(_BEARER) :].strip(), TokenType.ACCESS)
+    return accounts.principal_at_hand(cookie, TokenType.SESSION) if cookie else None
 
 
 async def signed_in(request: web.Request) -> Principal:

@@ -19,7 +19,7 @@ from pacsbridge.errors import Busy, PacsbridgeError
 from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from prometheus_client import Counter, Histogram
 
@@ -33,7 +33,7 @@ REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _QUIET_PATHS = frozenset({"/api/health", "/api/ready", "/metrics"})
-_IMAGES_ROUTE = "/dicomWeb{tail}"
+IMAGES_ROUTE = "/dicomWeb{tail}"
 _CODES = {
     404: "not_found",
     405: "method_not_allowed",
@@ -55,8 +55,7 @@ _ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request an id (the caller's, if it is a sane one), and log its end without its query string."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    request_id = given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+    request_id = sane_request_id(request.headers.get(REQUEST_ID_HEADER, ""))
     request[REQUEST_ID] = request_id
     began = time.monotonic()
     with _noted(request), structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -65,23 +64,28 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
             response = await handler(request)
             status = response.status
         finally:
-            seconds = time.monotonic() - began
             route = _route(request)
-            requests, durations = _counters(_method(request), route, status)
-            requests.inc()
-            durations.observe(seconds)
-            level = logging.DEBUG if _is_quiet(request, route, status) else logging.INFO
-            # Asked first: a line that nobody reads costs a tenth of the time of a small answer.
-            if level > logging.DEBUG or _plain_log.isEnabledFor(level):
-                log.log(
-                    level,
-                    "request",
-                    method=request.method,
-                    route=route,
-                    status=status,
-                    milliseconds=round(seconds * 1000, 1),
-                )
+            quiet = request.path in _QUIET_PATHS
+            note_end(_method(request), route, status, time.monotonic() - began, quiet=quiet)
     return response
+
+
+def note_end(
+    method: str, route: str, status: int | str, seconds: float, *, quiet: bool = False, **more: str
+) -> None:
+    """Count a request that has ended, and log it; `quiet` or as one of a thousand images, for debugging only."""
+    requests, durations = _counters(method, route, status)
+    requests.inc()
+    durations.observe(seconds)
+    # An image that was seen is one of a thousand; the audit trail has the study.
+    seen = route == IMAGES_ROUTE and isinstance(status, int) and status < 400
+    level = logging.DEBUG if seen or quiet else logging.INFO
+    # Asked first: a line that nobody reads costs a tenth of the time of a small answer.
+    if level > logging.DEBUG or _plain_log.isEnabledFor(level):
+        milliseconds = round(seconds * 1000, 1)
+        log.log(
+            level, "request", method=method, route=route, status=status, milliseconds=milliseconds, **more
+        )
 
 
 @contextmanager
@@ -145,17 +149,33 @@ async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
+def sane_request_id(given: str) -> str:
+    """Give the caller's id where it is a sane one, else a new one."""
+    return given if _SANE_ID.fullmatch(given) else secrets.token_hex(8)
+
+
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Put on every answer, errors and streams included: the request id, and CORS for a configured origin."""
     if REQUEST_ID in request:
         response.headers[REQUEST_ID_HEADER] = request[REQUEST_ID]
-    if request.app[SERVICES].config.server.allowed_origins:
-        response.headers.add(hdrs.VARY, hdrs.ORIGIN)
-    origin = _allowed_origin(request)
-    if origin:
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = origin
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
-        response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _EXPOSED_HEADERS
+    for name, value in cors_headers(
+        request.app[SERVICES].config.server.allowed_origins, request.headers.get(hdrs.ORIGIN)
+    ):
+        response.headers.add(name, value)
+
+
+def cors_headers(allowed_origins: Sequence[str], origin: str | None) -> tuple[tuple[str, str], ...]:
+    """Give the headers that let a page of another origin read an answer (Fetch, 3.3.3)."""
+    if not allowed_origins:
+        return ()
+    if origin is None or origin not in allowed_origins:
+        return ((hdrs.VARY, hdrs.ORIGIN),)
+    return (
+        (hdrs.VARY, hdrs.ORIGIN),
+        (hdrs.ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS, "true"),
+        (hdrs.ACCESS_CONTROL_EXPOSE_HEADERS, _EXPOSED_HEADERS),
+    )
 
 
 def error_response(
@@ -177,13 +197,6 @@ def _refuse_when_stopping(request: web.Request) -> None:
 def _allowed_origin(request: web.Request) -> str | None:
     origin = request.headers.get(hdrs.ORIGIN)
     return origin if origin in request.app[SERVICES].config.server.allowed_origins else None
-
-
-def _is_quiet(request: web.Request, route: str, status: int | str) -> bool:
-    if route == _IMAGES_ROUTE:
-        # An image that was seen is one of a thousand; the audit trail has the study.
-        return isinstance(status, int) and status < 400
-    return request.path in _QUIET_PATHS
 
 
 @lru_cache(maxsize=1000)

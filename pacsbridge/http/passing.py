@@ -21,19 +21,15 @@ from pacsbridge.http.middleware import error_response
 from pacsbridge.http.services import SERVICES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from aiohttp.abc import AbstractStreamWriter
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from pacsbridge.dicomweb.rewrite import Rewriter
     from pacsbridge.dicomweb.service import Dicomweb
     from pacsbridge.dicomweb.studies import Row
-    from pacsbridge.dicomweb.upstream import Answer, Question
+    from pacsbridge.dicomweb.upstream import Answer, Answered, Question
 
 log = structlog.get_logger(__name__)
 
-#: A first piece up to this size goes out in one packet with the head.
-_JOINED_BYTES = 16_384
 _WHOLE_BYTES = 1_000_000
 _UNAUTHORIZED = 401
 _SWITCHING = frozenset({300, 301, 302, 303, 305, 307, 308})
@@ -46,7 +42,13 @@ _MESSAGES = {
 
 
 async def pass_on(
-    request: web.Request, proxy: Dicomweb, question: Question, *, strict: bool, shared: bool
+    request: web.Request,
+    proxy: Dicomweb,
+    question: Question,
+    *,
+    strict: bool,
+    shared: bool,
+    begun: Answered = None,
 ) -> web.StreamResponse:
     """Ask upstream and pass its answer on, in whatever sizes it comes.
 
@@ -59,13 +61,17 @@ async def pass_on(
         Whether to say upstream's errors in our own words: theirs may name the project.
     shared
         Whether caches may keep the answer.
+    begun
+        What has come of the question already, if it was asked.
 
     Raises
     ------
     UpstreamError, Busy
         Upstream can't be asked.
     """
-    async with await proxy.upstream.ask(question) as answer:
+    if isinstance(begun, UpstreamError):
+        raise begun
+    async with begun or await proxy.upstream.ask(question) as answer:
         status = answer.status
         if status == _UNAUTHORIZED:
             log.error("upstream refuses our credentials")
@@ -82,7 +88,7 @@ async def pass_on(
         if answer.complete:
             return web.Response(status=status, headers=headers, body=await answer.read(_WHOLE_BYTES))
         response = web.StreamResponse(status=status, headers=headers)
-        async with _cutting_off(request):
+        async with cutting_off(request.transport):
             await _stream(request, response, answer)
         return response
 
@@ -131,15 +137,9 @@ async def _stream(request: web.Request, response: web.StreamResponse, answer: An
         return  # the client has left
     patience = request.app[SERVICES].config.server.write_timeout_seconds
     if counted:
-        first = answer.first_piece()
-        if first is not None and len(first) <= _JOINED_BYTES:
-            await response.write(first)
-        else:
-            writer.send_headers()
-            if first is not None:
-                transport.write(first)
+        writer.send_headers()
         # What follows goes from socket to socket, its length being known.
-        await answer.relay(transport, lambda: _drained(transport, writer, patience))
+        await answer.relay(transport, lambda: drained(transport, writer.drain, patience))
     else:
         async for piece in answer.pieces():
             await response.write(piece)
@@ -159,7 +159,7 @@ async def _pass_json(
     response = web.StreamResponse(status=answer.status, headers=headers)
     if coding == "gzip" and "gzip" in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
         response.enable_compression(web.ContentCoding.gzip)
-    async with _cutting_off(request):
+    async with cutting_off(request.transport):
         await response.prepare(request)
         stream = rewriter.stream()
         async for piece in _inflated(answer, coding):
@@ -183,13 +183,15 @@ async def _inflated(answer: Answer, coding: str) -> AsyncIterator[bytes | memory
         raise UpstreamUnreachable("The image archive's answer can't be read.") from None
 
 
-async def _drained(transport: asyncio.WriteTransport, writer: AbstractStreamWriter, patience: float) -> None:
+async def drained(
+    transport: asyncio.WriteTransport, drain: Callable[[], Awaitable[None]], patience: float
+) -> None:
     """Wait until the client has taken what was sent; one that takes nothing at all is given up."""
     while True:
         waiting = transport.get_write_buffer_size()
         try:
             async with asyncio.timeout(patience):
-                await writer.drain()
+                await drain()
             return
         except TimeoutError:
             if transport.get_write_buffer_size() >= waiting:
@@ -198,12 +200,11 @@ async def _drained(transport: asyncio.WriteTransport, writer: AbstractStreamWrit
 
 
 @contextlib.asynccontextmanager
-async def _cutting_off(request: web.Request) -> AsyncIterator[None]:
+async def cutting_off(transport: asyncio.Transport | None) -> AsyncIterator[None]:
     """Break the client's connection when an answer can't be ended as it was begun."""
     try:
         yield
     except (UpstreamError, TimeoutError):
-        transport = request.transport
         if transport is not None:
             raw = transport.get_extra_info("socket")
             if raw is not None:

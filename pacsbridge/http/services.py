@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -49,7 +49,7 @@ class Services:
     study_trail: StudyTrail | None = None
     policy: AccessPolicy = field(default_factory=AccessPolicy)
     draining: bool = False
-    handling: set[asyncio.Task[object]] = field(default_factory=set)
+    handling: set[asyncio.Future[Any]] = field(default_factory=set)
 
     @property
     def engine(self) -> Engine:

@@ -38,19 +38,22 @@ _QUICK_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class _Work:
-    """What is asked for, the unit that is counted, and the target against Go."""
+    """What is asked for, the unit that is counted, and the target against Go.
+
+    A search has none: its rows are read and checked one by one, and it leaves an audit record.
+    """
 
     row: str
     name: str
     path: str
     unit: str
-    target: Target
+    target: Target | None
 
 
 _WORKS = (
     _Work("P7", "proxy, 512 KiB bodies", stand_in.IMAGE_PATH, "MB/CPU s", Target(1.0, at_least=True)),
     _Work("P8", "proxy, metadata of 2.7 KB", stand_in.SMALL_PATH, "requests/CPU s", Target(0.6, at_least=True)),
-    _Work("P8", "proxy, search for a study", stand_in.SEARCH_PATH, "requests/CPU s", Target(0.6, at_least=True)),
+    _Work("P8", "proxy, search for a study", stand_in.SEARCH_PATH, "requests/CPU s", None),
 )  # fmt: skip
 
 

@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pacsbridge.accounts.policy import AccessPolicy, Action
 from pacsbridge.accounts.values import Grants, Principal, Role
+from pacsbridge.dicomweb import search as search_module
 from pacsbridge.dicomweb.credentials import FixedCredentials
 from pacsbridge.dicomweb.keys import parse_keys
 from pacsbridge.dicomweb.paths import parse_path
@@ -201,6 +203,35 @@ async def test_referrals_are_asked_for_by_name(wildcards: bool, wanted: str) -> 
     assert len(archive.asked) == 2
     assert all(f"ReferringPhysicianName={wanted}" in target for target in archive.asked)
     assert "PatientID=P&" in archive.asked[0]
+
+
+def offset_of(target: str) -> int:
+    return int(target.partition("offset=")[2].partition("&")[0] or 0)
+
+
+@pytest.mark.parametrize("count", [5, 6, 7])
+async def test_referrals_come_page_by_page(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(search_module, "_PAGE_ROWS", 3)
+    rows = [row(f"1.{number}", f"202401{number:02}", "", "Smith^Jane") for number in range(1, count + 1)]
+    archive = Archive(lambda target: rows[offset_of(target) :][:3])
+    async with searching(archive, REFERRED) as (search, _):
+        found = await search.find_studies(DOCTOR, parse_keys("limit=2"))
+    # The newest are on the last page.
+    assert uids(found) == [f"1.{count}", f"1.{count - 1}"]
+    assert [offset_of(target) for target in archive.asked] == list(range(0, count + 1, 3))
+    assert all("limit=3&" in f"{target}&" for target in archive.asked)
+
+
+async def test_an_end_is_set_to_referrals_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upstream that ignores the offset would go on for ever."""
+    monkeypatch.setattr(search_module, "_PAGE_ROWS", 1)
+    archive = Archive(lambda _: [row("1.1", number="", doctor="Smith^Jane")])
+    async with searching(archive, REFERRED) as (search, _):
+        with capture_logs() as lines:
+            assert uids(await search.find_studies(DOCTOR, parse_keys(""))) == ["1.1"]
+    assert len(archive.asked) == 10
+    assert [(line["log_level"], line["rows"]) for line in lines] == [("warning", 10)]
+    assert "Smith" not in str(lines)
 
 
 async def test_a_study_is_asked_about_once_for_many_frames() -> None:

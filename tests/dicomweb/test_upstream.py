@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -354,3 +355,40 @@ async def _never(exchange: Exchange) -> None:
 async def _pieces(*pieces: bytes) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("size", [5, 100_000, 266_240, 700_000])
+async def test_a_body_begins_with_the_clients_head_wherever_it_is(waits: bool, size: int) -> None:
+    """The head is written in front of the body where there is room, and only where the body is what came first."""
+    body = random.Random(size).randbytes(size)
+
+    async def script(exchange: Exchange) -> None:
+        whole = answer(body)
+        head_end = whole.index(b"\r\n\r\n") + 4
+        for piece in (whole[:head_end], whole[head_end:]) if waits else (whole,):
+            await exchange.send(piece)
+            await asyncio.sleep(0.05)
+
+    class Sink:
+        def __init__(self) -> None:
+            self.taken = b""
+
+        def write(self, data: bytes | memoryview) -> None:
+            self.taken += bytes(data)
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+    async def no_wait() -> None:
+        pass
+
+    for head in (b"h" * 20, b"h" * 300, b"h" * 5000):
+        async with upstream(script) as (up, _, _):
+            for _ in range(2):
+                sink = Sink()
+                async with await up.ask(GET) as got:
+                    await asyncio.sleep(0.1)
+                    sink.write(got.begin_with(head))
+                    await got.relay(sink, no_wait)
+                assert sink.taken == head + body

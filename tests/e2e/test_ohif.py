@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
+import asyncio
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,50 +11,23 @@ from playwright.async_api import expect
 
 from pacsbridge.accounts.values import Grants, Role
 from tests.accounts.examples import PASSWORD
-from tests.browser import WITH_WEBGL, chromium
 from tests.dicomweb.conftest import archive, fast_hashes, google, key
 from tests.dicomweb.viewing import running_viewing
-from tests.peers import free_port, leave_out, require, run
+from tests.e2e.viewer import PATIENCE, browser, matter, ohif, see_the_image, sign_in
+from tests.peers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
-    from playwright.async_api import Page
+    from playwright.async_api import Route
 
     from tests.browser import Chromium
     from tests.dicomweb.conftest import Archive
     from tests.dicomweb.viewing import Viewing
     from tests.google import GoogleFront
 
-__all__ = ["archive", "fast_hashes", "google", "key"]
-
-ROOT = Path(__file__).parents[2]
-PATIENCE = 60_000
-#: The image of the tests is a ramp: black, white, and every gray between.
-_GRAYS = """canvas => {
-  const {width, height} = canvas;
-  const data = canvas.getContext('2d').getImageData(0, 0, width, height).data;
-  const grays = new Set();
-  for (let index = 0; index < data.length; index += 4) grays.add(data[index]);
-  return grays.size;
-}"""
-
-
-@pytest.fixture(scope="session")
-def ohif(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a built OHIF: the one that is there, else one from npm, for all workers."""
-    present = Path(os.environ.get("PACSBRIDGE_TEST_OHIF", ROOT / "ohif"))
-    if (present / "index.html").is_file():
-        return present
-    require("npm")
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "ohif"
-    with (folder.parent / "ohif.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run(ROOT / "scripts/get-ohif", folder, timeout=100)
-    if done.returncode:
-        leave_out(f"OHIF can't be had from npm: {done.stdout[-300:]}")
-    return folder
+__all__ = ["archive", "browser", "fast_hashes", "google", "key", "ohif"]
 
 
 @pytest.fixture
@@ -75,46 +46,12 @@ async def viewing(
         yield viewing
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Chromium]:
-    async with chromium(WITH_WEBGL) as browser:
-        yield browser
-        browser.complaints[:] = matter(browser)
-
-
-#: The test's own looking at the canvas; OHIF's guided tour, which comes before the viewport on a busy machine.
-_HARMLESS = ("willReadFrequently", "Shepherd step", ".cornerstone-viewport-element")
-
-
-def matter(browser: Chromium) -> list[str]:
-    """Give the complaints that matter."""
-    return [text for text in browser.complaints if not any(part in text for part in _HARMLESS)]
-
-
-async def see_the_image(page: Page) -> None:
-    """Wait until pixels of the image are on the screen."""
-    canvas = page.locator("canvas.cornerstone-canvas").first
-    await expect(canvas).to_be_visible(timeout=PATIENCE)
-    for _ in range(200):
-        if await canvas.evaluate(_GRAYS) > 50:
-            return
-        await page.wait_for_timeout(200)
-    pytest.fail("nothing but one colour on the canvas")
-
-
-async def sign_in(page: Page, viewing: Viewing, email: str) -> None:
-    await page.goto(f"{viewing.url}/login")
-    await page.fill("[name=email]", email)
-    await page.fill("[name=password]", PASSWORD)
-    await page.keyboard.press("Enter")
-
-
 async def test_a_doctor_signs_in_opens_a_study_and_reads_on(
     viewing: Viewing, browser: Chromium, archive: Archive
 ) -> None:
     await viewing.user("doctor@example.org", Role.DOCTOR)
     page = await browser.page(viewport={"width": 1400, "height": 900})
-    await sign_in(page, viewing, "doctor@example.org")
+    await sign_in(page, f"{viewing.url}/login", "doctor@example.org", PASSWORD)
     await expect(page.get_by_text("Bobson, Bob")).to_be_visible(timeout=PATIENCE)
     await page.get_by_text("ANN1").click()
     await page.get_by_text(re.compile("Basic")).first.click()
@@ -161,6 +98,22 @@ async def test_a_patient_opens_a_link_and_reaches_own_studies_only(
     browser.complaints.clear()  # it was refused, and says so
 
 
+async def test_style_sheets_may_come_last(viewing: Viewing, browser: Chromium, archive: Archive) -> None:
+    """On a reload they do: scripts are in the cache by then. OHIF alone stays empty when it happens."""
+    page = await browser.page(viewport={"width": 1400, "height": 900})
+
+    async def late(route: Route) -> None:
+        await asyncio.sleep(1.5)
+        await route.continue_()
+
+    await viewing.user("doctor@example.org", Role.DOCTOR)
+    await sign_in(page, f"{viewing.url}/login", "doctor@example.org", PASSWORD)
+    await page.route("**/*.css", late)
+    await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.ann.StudyInstanceUID}")
+    await see_the_image(page)
+    await browser.close_pages()
+
+
 async def test_a_stranger_is_led_to_the_sign_in_page(
     viewing: Viewing, browser: Chromium, archive: Archive
 ) -> None:
@@ -168,9 +121,7 @@ async def test_a_stranger_is_led_to_the_sign_in_page(
     await page.goto(f"{viewing.url}/viewer?StudyInstanceUIDs={archive.ann.StudyInstanceUID}")
     await page.wait_for_url(re.compile(r"/login\?next="), timeout=PATIENCE)
     await viewing.user("ann@example.org", Role.PATIENT, Grants((archive.ann.StudyInstanceUID,)))
-    await page.fill("[name=email]", "ann@example.org")
-    await page.fill("[name=password]", PASSWORD)
-    await page.keyboard.press("Enter")
+    await sign_in(page, page.url, "ann@example.org", PASSWORD)
     await see_the_image(page)
     await browser.close_pages()
     browser.complaints.clear()  # the first request was refused, and the viewer says so

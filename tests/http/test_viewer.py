@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -66,8 +67,38 @@ async def test_files_are_kept_for_ever_where_their_names_change(viewing: Viewing
         assert headers["X-Content-Type-Options"] == "nosniff"
     assert (await get(viewing, f"/{BUNDLE}"))[1]["Content-Encoding"] == "gzip"
     assert (await get(viewing, f"/{BUNDLE}", **{"Accept-Encoding": "identity"}))[2] == "js" * 1000
-    etag = (await get(viewing, "/app.bundle.css"))[1]["Etag"]
-    assert (await get(viewing, "/app.bundle.css", **{"If-None-Match": etag}))[0] == 304
+
+
+async def test_another_version_of_a_file_has_another_tag(ohif: Path) -> None:
+    """As long as the other, and as old: npm gives every file of every version the same time."""
+    before = Viewer(ohif, Config())._files["index.html"]
+    times = (ohif / "index.html").stat().st_mtime_ns
+    (ohif / "index.html").write_text("<title>FIHO</title>")
+    os.utime(ohif / "index.html", ns=(times, times))
+    after = Viewer(ohif, Config())._files["index.html"]
+    assert before.tag != after.tag
+
+
+@pytest.mark.parametrize("path", ["/app.bundle.css", f"/{BUNDLE}"])
+async def test_conditions_are_answered(viewing: Viewing, path: str) -> None:
+    _, headers, whole = await get(viewing, path)
+    etag = headers["Etag"]
+    status, headers, text = await get(viewing, path, **{"If-None-Match": etag})
+    assert (status, text, headers["Etag"]) == (304, "", etag)
+    assert (await get(viewing, path, **{"If-Match": etag}))[0] == 200
+    status, headers, text = await get(viewing, path, **{"If-Match": '"other"'})
+    assert (status, json.loads(text)["error"]["code"]) == (412, "precondition_failed")
+    # A part of a script is of no use: whoever asks for one gets the whole (RFC 9110, 14.2).
+    for asked in ("bytes=999999-", "bytes=0-0", "x"):
+        assert (await get(viewing, path, Range=asked))[::2] == (200, whole)
+    async with viewing.session.head(viewing.url + path) as answer:
+        assert (answer.status, answer.headers["Etag"]) == (200, etag)
+
+
+async def test_a_file_that_went_away_is_not_found(viewing: Viewing, ohif: Path) -> None:
+    (ohif / "app.bundle.css").unlink()
+    status, _, text = await get(viewing, "/app.bundle.css")
+    assert (status, json.loads(text)["error"]["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +158,7 @@ def test_the_configuration_is_made_from_ours() -> None:
     )
     assert settings["defaultDataSourceName"] == settings["dataSources"][0]["sourceName"]
     assert "/login?next=" in text
+    assert "window.__filename" in text  # tests/e2e/test_ohif.py shows why
 
 
 def test_a_folder_without_a_viewer_is_told(tmp_path: Path) -> None:
