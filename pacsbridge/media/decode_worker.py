@@ -1,6 +1,6 @@
-"""A process that decodes instances' files, one after the other, as `pacsbridge.media.decoders` asks it to.
+"""A process that decodes and draws instances' files, one after the other, as `pacsbridge.media.decoders` asks.
 
-It reads a path as a line from its standard input and answers with a line of JSON. Between, a dot for each step
+It reads a question as a line of JSON from its standard input and answers with another. Between, a dot for each step
 shows that it lives. It ends with its standard input: nothing is left when the service is killed.
 """
 
@@ -11,6 +11,8 @@ import os
 import resource
 import signal
 import sys
+from base64 import b64encode
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -27,6 +29,18 @@ _NICENESS = 5
 DOT = b"."
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked: to bring a file to Explicit VR Little Endian, or to draw one of its frames, from 0."""
+
+    path: str
+    frame: int | None = None
+
+    def encode(self) -> bytes:
+        """Write it as a line."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
 def main() -> None:
     """Serve until the standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal reaches us too; the service decides
@@ -41,7 +55,11 @@ def main() -> None:
             signal.alarm(STEP_SECONDS)
             answers.write(DOT)
 
-        answer = _transcode(Path(os.fsdecode(line.rstrip(b"\n"))), step)
+        question = Question(**json.loads(line))
+        if question.frame is None:
+            answer = _transcode(Path(question.path), step)
+        else:
+            answer = _draw(question.path, question.frame, step)
         signal.alarm(0)
         _write_all(answers, json.dumps(answer).encode() + b"\n")
 
@@ -71,6 +89,16 @@ def _transcode(path: Path, step: Callable[[], None]) -> dict[str, str | int]:
         raise
     except OSError as error:
         return {"undecodable": f"the spool: {error.strerror}"}
+
+
+def _draw(path: str, index: int, step: Callable[[], None]) -> dict[str, str | int]:
+    from pacsbridge.media.previews import draw_file
+
+    step()
+    picture = draw_file(path, index)
+    if picture is None:
+        return {}
+    return {"jpeg": b64encode(picture.jpeg).decode(), "width": picture.width, "height": picture.height}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,13 +30,15 @@ from pydicom.uid import (
 )
 
 from pacsbridge.errors import SourceChanged, SpoolFull
-from pacsbridge.media.decode_worker import DOT
+from pacsbridge.media.decode_worker import DOT, Question
 from pacsbridge.media.decompress import Undecodable
+from pacsbridge.media.previews import Picture, draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pacsbridge.instance import Instance
+    from pacsbridge.media.previews import Frame
 
 log = structlog.get_logger(__name__)
 
@@ -101,8 +104,7 @@ class Decoders:
         Stopped
             `stopped` said so.
         """
-        with self._turn(stopped), self._worker() as worker:
-            answer = worker.ask(instance.path, stopped)
+        answer = self._ask(Question(instance.path), stopped)
         if "size" in answer:
             return replace(instance, size=int(answer["size"]), TransferSyntaxUID=str(ExplicitVRLittleEndian))
         if "full" in answer:
@@ -110,6 +112,23 @@ class Decoders:
         if "changed" in answer:
             raise SourceChanged(answer["changed"])
         raise Undecodable(answer["undecodable"])
+
+    def draw(self, path: str, index: int, stopped: Callable[[], bool]) -> Picture | None:
+        """Draw a frame of a file; see `pacsbridge.media.previews.draw_file`.
+
+        Raises
+        ------
+        Stopped
+            `stopped` said so.
+        """
+        answer = self._ask(Question(path, index), stopped)
+        if "jpeg" not in answer:
+            return None
+        return Picture(b64decode(answer["jpeg"]), int(answer["width"]), int(answer["height"]))
+
+    def _ask(self, question: Question, stopped: Callable[[], bool]) -> dict[str, Any]:
+        with self._turn(stopped), self._worker() as worker:
+            return worker.ask(question, stopped)
 
     @contextmanager
     def _turn(self, stopped: Callable[[], bool]) -> Iterator[None]:
@@ -157,26 +176,26 @@ class _Worker:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, path: str, stopped: Callable[[], bool]) -> dict[str, Any]:
-        """Have a file decoded, and give the answer; when the process dies of it, that is the answer."""
+    def ask(self, question: Question, stopped: Callable[[], bool]) -> dict[str, Any]:
+        """Have a file decoded or drawn, and give the answer; when the process dies of it, that is the answer."""
         questions, answers = self._process.stdin, self._process.stdout
         if questions is None or answers is None:
             raise ValueError("a process without pipes")
         answer = b""
         with contextlib.suppress(BrokenPipeError):
-            questions.write(os.fsencode(path) + b"\n")
+            questions.write(question.encode())
             questions.flush()
         poll = select.poll()
         poll.register(answers, select.POLLIN)
         while not answer.endswith(b"\n"):
             if stopped():
                 self.end()
-                _tidy(path)
+                _tidy(question.path)
                 raise Stopped
             if poll.poll(_TICK_SECONDS * 1000):
                 part = os.read(answers.fileno(), _ANSWER_BYTES)
                 if not part:
-                    return self._died(path)
+                    return self._died(question.path)
                 answer = (answer + part).lstrip(DOT)
         made: dict[str, Any] = json.loads(answer)
         return made
@@ -230,6 +249,7 @@ class Decoding:
         self._threads: ThreadPoolExecutor | None = None
         self._use = contextlib.ExitStack()
         self._stopped = False
+        self._begun = False
         self._closed = False
         self._failure: SpoolFull | None = None
         self.bytes = 0
@@ -248,8 +268,8 @@ class Decoding:
         with self._lock:
             if self._closed or instance.SOPInstanceUID in self._futures:
                 return
+            self._begin()
             if self._threads is None:
-                self._use.enter_context(self._decoders.in_use())
                 self._threads = ThreadPoolExecutor(self._decoders.count, "decoding")
             self._futures[instance.SOPInstanceUID] = self._threads.submit(self._decode, instance)
 
@@ -278,6 +298,19 @@ class Decoding:
             checkpoint()  # which knows that it would be too large
             raise self._failure or Stopped from None
 
+    def draw(self, frame: Frame, stopped: Callable[[], bool]) -> Picture | None:
+        """Draw a frame: here, where nothing is to be decoded; None when it can't be drawn, or shall not be."""
+        instance = frame.instance
+        made = self._futures.get(instance.SOPInstanceUID)
+        undecoded = made is None or made.cancelled() or made.exception() is not None
+        if instance.TransferSyntaxUID in _UNCOMPRESSED or not undecoded:
+            return draw(frame)
+        with self._lock:
+            self._begin()
+        with contextlib.suppress(Stopped):
+            return self._decoders.draw(instance.path, frame.index, stopped)
+        return None
+
     def close(self) -> None:
         """Stop what goes on: nothing writes beside the files any more. Can be called again."""
         with self._lock:
@@ -286,6 +319,12 @@ class Decoding:
         if threads is not None:
             threads.shutdown(cancel_futures=True)
         self._use.close()
+
+    def _begin(self) -> None:
+        """Keep the processes from now on; with the lock held."""
+        if not self._begun:
+            self._begun = True
+            self._use.enter_context(self._decoders.in_use())
 
     def _decode(self, instance: Instance) -> Instance:
         try:

@@ -22,6 +22,7 @@ from pacsbridge.media.image import READ_SIZE, DiscFile, Image, Names, Segment, l
 from pacsbridge.media.names import new_file_set_id
 from pacsbridge.media.pages import PageWriter
 from pacsbridge.media.patients import check_one_patient
+from pacsbridge.media.previews import draw
 from pacsbridge.media.readable import megabytes
 from pacsbridge.media.readme import Facts, Undecoded, readme
 from pacsbridge.media.transcode import transcode
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pacsbridge.instance import Instance
     from pacsbridge.media.decoders import Decoding
     from pacsbridge.media.image import Sink
+    from pacsbridge.media.previews import Frame, Picture
     from pacsbridge.media.readme import MissingSeries
 
 __all__ = ["Cancelled", "Disc", "DiscOptions", "Undecoded", "Viewer", "make_disc"]
@@ -292,7 +294,7 @@ class _Maker:
             has_viewer=options.viewer is not None,
         )
         generated = _Generated(folder, self._take)
-        for page in PageWriter(contents, facts, self._checkpoint).write():
+        for page in PageWriter(contents, facts, self._checkpoint, self._draw).write():
             generated.add(page.names, page.content)
         generated.add(("README.TXT",), readme(contents, facts))
         generated.add(("DICOMDIR",), encode_dicomdir(entries, self._file_set_id))
@@ -308,6 +310,12 @@ class _Maker:
         )
         self._check_capacity(image.size, "")
         return image
+
+    def _draw(self, frame: Frame) -> Picture | None:
+        """Draw a frame, a compressed one where it can crash nobody."""
+        if self._decoding is None:
+            return draw(frame)
+        return self._decoding.draw(frame, self._cancelled)
 
     def _undecoded(self, entries: Sequence[DirectoryEntry]) -> tuple[Undecoded, ...]:
         return tuple(

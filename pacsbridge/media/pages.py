@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydicom.uid import UID
 
-from pacsbridge.media.previews import Frame, choose_frames, draw
+from pacsbridge.media.previews import Frame, Picture, choose_frames, draw
 from pacsbridge.media.readable import person_names, readable_date, readable_sex
 from pacsbridge.media.readme import counted, what_is_missing
 from pacsbridge.media.reports import Report, read_report
@@ -127,9 +127,18 @@ class PageWriter:
         What the disc holds, and what there is to say about it.
     checkpoint
         Called before each picture; may raise to stop.
+    drawn
+        Draws a frame; None when it can't be drawn.
     """
 
-    def __init__(self, contents: Contents, facts: Facts, checkpoint: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        facts: Facts,
+        checkpoint: Callable[[], None],
+        drawn: Callable[[Frame], Picture | None] = draw,
+    ) -> None:
+        self._drawn = drawn
         self._contents = contents
         self._facts = facts
         self._checkpoint = checkpoint
@@ -164,7 +173,7 @@ class PageWriter:
         view.page = f"S{self._pages:07d}.HTM"
         for frame in choose_frames(series, self._pictures_of_series):
             self._checkpoint()
-            picture = draw(frame)
+            picture = self._drawn(frame)
             if picture is not None:
                 self._pictures += 1
                 name = f"P{self._pictures:07d}.JPG"

@@ -86,21 +86,26 @@ def choose_frames(series: Series, count: int) -> list[Frame]:
 
 def draw(frame: Frame) -> Picture | None:
     """Draw one frame; None when it can't be."""
+    return draw_file(frame.instance.path, frame.index)
+
+
+def draw_file(path: str, index: int) -> Picture | None:
+    """Draw one frame of a file, from 0; None when it can't be."""
     try:
-        return _draw(frame)
+        return _draw(path, index)
     except Exception as error:  # noqa: BLE001 - decoders raise what they like, and a preview stops nothing
         log.info("no preview", reason=type(error).__name__)
         return None
 
 
-def _draw(frame: Frame) -> Picture:
+def _draw(path: str, index: int) -> Picture:
     attributes = Dataset()
-    pixels = pixel_array(frame.instance.path, ds_out=attributes, index=frame.index, specific_tags=_TAGS)
+    pixels = pixel_array(path, ds_out=attributes, index=index, specific_tags=_TAGS)
     if pixels.shape[0] * pixels.shape[1] > _MAX_PIXELS:
         raise ValueError("too large for a preview")
     step = max(1, max(pixels.shape[:2]) // (PICTURE_SIZE * _OVERSAMPLING))
     pixels = pixels[::step, ::step]
-    attributes = _of_frame(attributes, frame.index)
+    attributes = _of_frame(attributes, index)
     if attributes.PhotometricInterpretation == "PALETTE COLOR":
         shades = _bytes(apply_color_lut(pixels, attributes))
     elif pixels.ndim == 3:

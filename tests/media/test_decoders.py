@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from pydicom.data import get_testdata_file
@@ -58,6 +58,10 @@ def rogue(path, step):
         os.write(1, b"what a decoder says\\n")
     return whole(path, step)
 transcode.transcode_file = rogue
+from pacsbridge.media import previews
+def crash(path, index):
+    os.kill(os.getpid(), signal.SIGSEGV)
+previews.draw_file = crash
 decode_worker.main()
 """
 
@@ -207,6 +211,32 @@ def test_a_crash_leaves_one_instance_as_it_came(tmp_path: Path) -> None:
     with Decoding(Decoders(2)) as decoding:
         disc = make_disc(instances, tmp_path, options, decoding=decoding)
     assert [one.reason for one in disc.undecoded] == ["its decoder crashed"]
+
+
+@pytest.mark.parametrize("profile", ["STD-GEN-CD", "as-stored"])
+def test_pictures_of_what_is_compressed_are_drawn_there_too(
+    profile: Literal["STD-GEN-CD", "as-stored"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = DiscOptions(allow_mixed_patients=True, profile=profile)
+    jpeg = {}
+    for where in ("here", "there"):
+        instances = [sample(tmp_path / where, name) for name in NAMES]
+        with Decoding(Decoders(1)) as decoding:
+            if where == "there" and profile == "as-stored":
+                monkeypatch.setattr(module, "draw", None)
+            make_disc(instances, tmp_path / where, options, decoding=decoding if where == "there" else None)
+        jpeg[where] = sorted(path.read_bytes() for path in (tmp_path / where).rglob("*.JPG"))
+    assert len(jpeg["here"]) >= len(NAMES)
+    assert jpeg["here"] == jpeg["there"]
+
+
+@pytest.mark.usefixtures("rogue")
+def test_a_picture_that_crashes_is_left_out(tmp_path: Path) -> None:
+    instances = [sample(tmp_path), sample(tmp_path, "JPEG-LL.dcm")]
+    with Decoding(Decoders(1)) as decoding:
+        options = DiscOptions(allow_mixed_patients=True, profile="as-stored")
+        assert make_disc(instances, tmp_path, options, decoding=decoding).instances == 2
+    assert list(tmp_path.rglob("*.JPG")) == []
 
 
 @pytest.mark.usefixtures("rogue")
