@@ -16,7 +16,7 @@ from pydicom.uid import JPEG2000Lossless
 from pacsbridge.jobs.job import Kind, Stage, State
 from pacsbridge.media import decoders
 from tests.e2e.service import make_config, running
-from tests.peers import wait_until
+from tests.peers import decoding_processes, wait_until
 from tests.studies import make_study
 
 if TYPE_CHECKING:
@@ -38,22 +38,12 @@ def pacs(make_pacs: MakePacs, tmp_path: Path) -> MisbehavingPacs:
     return make_pacs(folder=tmp_path / "pacs")
 
 
-def workers() -> set[int]:
-    """The processes that decode for this one."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        for pid in map(int, (task / "children").read_text().split()):
-            if b"decode_worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.add(pid)
-    return found
-
-
 async def test_it_is_decoded_while_it_arrives(pacs: MisbehavingPacs, tmp_path: Path) -> None:
     async with running(make_config(tmp_path, pacs)) as service:
         async with service.disc("A1") as kept:
             assert kept.disc.instances == INSTANCES
             assert kept.disc.undecoded == ()
-        assert workers() == set()
+        assert decoding_processes() == set()
 
 
 async def test_a_killed_decoder_costs_one_instance_its_decoding(
@@ -63,8 +53,8 @@ async def test_a_killed_decoder_costs_one_instance_its_decoding(
     async with running(make_config(tmp_path, pacs)) as service:
         engine = service.services.engine
         job = engine.submit(Kind.ISO, ("A1",))
-        await asyncio.to_thread(wait_until, lambda: bool(workers()), "a decoder")
-        for pid in workers():
+        await asyncio.to_thread(wait_until, lambda: bool(decoding_processes()), "a decoder")
+        for pid in decoding_processes():
             os.kill(pid, signal.SIGSEGV)
         async with engine.disc(job) as kept:
             assert [one.reason for one in kept.disc.undecoded] == ["its decoder crashed"]
@@ -79,10 +69,10 @@ async def test_a_cancel_ends_the_decoding(
         engine = service.services.engine
         job = engine.submit(Kind.ISO, ("A1",))
         await asyncio.to_thread(
-            wait_until, lambda: job.stage is Stage.WRITING and bool(workers()), "a decoder"
+            wait_until, lambda: job.stage is Stage.WRITING and bool(decoding_processes()), "a decoder"
         )
         engine.cancel(job)
         await service.wait_until_idle()
         assert job.state is State.CANCELLED
-        assert workers() == set()
+        assert decoding_processes() == set()
         assert service.spooled() == []

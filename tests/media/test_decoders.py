@@ -24,7 +24,7 @@ from pacsbridge.media.decoders import Decoders, Decoding, Stopped
 from pacsbridge.media.decompress import Undecodable
 from pacsbridge.media.disc import DiscOptions, make_disc
 from pacsbridge.media.transcode import transcode
-from tests.peers import wait_until
+from tests.peers import decoding_processes, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,20 +71,12 @@ def decoders() -> Iterator[Decoders]:
     made = Decoders(2)
     with made.in_use():
         yield made
-    assert children() == set()
+    assert decoding_processes() == set()
 
 
 @pytest.fixture
 def rogue(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_COMMAND", ROGUE)
-
-
-def children() -> set[int]:
-    """The processes that this one has started and that still are."""
-    found = set()
-    for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
-    return found
 
 
 def sample(folder: Path, name: str = "JPEG2000.dcm", called: str = "") -> Instance:
@@ -100,7 +92,7 @@ def test_it_is_what_it_is_without(decoders: Decoders, tmp_path: Path) -> None:
         expected, made = transcode(ours), decoders.transcode(theirs)
         assert (made.size, made.TransferSyntaxUID) == (expected.size, ExplicitVRLittleEndian)
         assert Path(made.path).read_bytes() == Path(expected.path).read_bytes()
-    assert len(children()) == 1, "one process does one after the other"
+    assert len(decoding_processes()) == 1, "one process does one after the other"
 
 
 def test_what_cannot_be_decoded_is_told(decoders: Decoders, tmp_path: Path) -> None:
@@ -138,7 +130,7 @@ def test_it_can_be_stopped(decoders: Decoders, tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Stopped):
         decoders.transcode(sample(tmp_path, called="slow.dcm"), lambda: time.monotonic() - began > 1)
-    assert children() == set()
+    assert decoding_processes() == set()
     assert [path.name for path in tmp_path.iterdir()] == ["slow.dcm"]
 
 
@@ -150,9 +142,9 @@ def test_no_more_at_a_time_than_it_may(decoders: Decoders, tmp_path: Path) -> No
         instance = sample(tmp_path, called=f"slow{number}.dcm")
         threads.append(threading.Thread(target=decode_until, args=(decoders, instance, end)))
         threads[-1].start()
-    wait_until(lambda: len(children()) == 2, "both processes")
+    wait_until(lambda: len(decoding_processes()) == 2, "both processes")
     time.sleep(0.5)
-    assert len(children()) == 2
+    assert len(decoding_processes()) == 2
     end.set()
     for thread in threads:
         thread.join(10)
@@ -199,7 +191,7 @@ def test_a_disc_is_decoded_beside_the_receiving(tmp_path: Path) -> None:
         wait_until(lambda: decoding.bytes > 0, "the first")
         disc = make_disc(instances, tmp_path, options, decoding=decoding)
     assert disc.undecoded == ()
-    assert children() == set()
+    assert decoding_processes() == set()
     grown = sum(Path(instance.path).stat().st_size - instance.size for instance in instances)
     assert sum(taken) == grown
 
@@ -247,13 +239,13 @@ def test_closing_stops_all_and_leaves_nothing(tmp_path: Path) -> None:
         # one identity, so that each counts as another
         path = Path(sample(tmp_path, called=name).path)
         decoding.add(_called(read_instance(path), name))
-    wait_until(lambda: bool(children()), "a process")
+    wait_until(lambda: bool(decoding_processes()), "a process")
     decoding.close()
     decoding.close()
-    assert children() == set()
+    assert decoding_processes() == set()
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     decoding.add(_called(read_instance(path), "late"))
-    assert children() == set()
+    assert decoding_processes() == set()
 
 
 def _called(instance: Instance, name: str) -> Instance:
