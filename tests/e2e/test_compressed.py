@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,8 @@ from tests.peers import decoding_processes, wait_until
 from tests.studies import make_study
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import MakePacs
     from tests.misbehaving import MisbehavingPacs
 
