@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from pacsbridge.config import ClientTlsConfig, Config, ConfigError, ServerTlsConfig
 from pacsbridge.dimse import association as association_module
 from pacsbridge.dimse.inbox import Inbox
-from pacsbridge.dimse.message import PduType
+from pacsbridge.dimse.message import Element, PduType
 from pacsbridge.dimse.move import MoveAssociation, NoAssociation
 from pacsbridge.dimse.requestor import SendTimeouts
 from pacsbridge.dimse.scu import VERIFICATION, Scu
@@ -35,7 +35,16 @@ from pacsbridge.errors import (
 from pacsbridge.instance import read_instance
 from tests.certificates import Authority, Certificate
 from tests.dcmtk import StoreScp
-from tests.dimse.support import Peer, Sample, associate_request, descriptors, running_scp, scp_config, threads
+from tests.dimse.support import (
+    Peer,
+    Sample,
+    associate_request,
+    descriptors,
+    running_scp,
+    scp_config,
+    store_pdus,
+    threads,
+)
 from tests.peers import HOST, free_port, require, run, wait_until
 from tests.studies import make_ct_series
 
@@ -141,6 +150,19 @@ def test_takes_what_comes_in_one_record_or_in_many(
         peer.release()
     (instance,) = inbox.instances
     assert Path(instance.path).read_bytes().endswith(sample.encoded())
+
+
+def test_takes_several_pdus_in_one_record(scp: StorageScp, port: ScpPort, keys: Keys, tmp_path: Path) -> None:
+    """What OpenSSL has decrypted already, the descriptor does not show."""
+    sample = Sample(pixels=2000)
+    inbox = Inbox(tmp_path, [sample.StudyInstanceUID])
+    scp.attach(port, inbox)
+    with TlsPeer(port.port, keys, keys.theirs).associate() as peer:
+        peer.socket.settimeout(10)
+        peer.send(b"".join(store_pdus(sample, step=500)))
+        assert peer.response().number(Element.Status) == Status.SUCCESS
+        peer.release()
+    assert inbox.count == 1
 
 
 @pytest.mark.parametrize("which", ["none", "strange", "expired"])
