@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from scripts.benchmarks.processes import cpu_seconds
@@ -14,7 +16,6 @@ from tests.peers import HOST, Process, find_program, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _PDU = "131072"
 
@@ -62,14 +63,22 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
         raise RuntimeError(f"{command[0]} failed: {done.stdout[-500:].decode(errors='replace')}")
 
 
+def new_folder(folder: Path) -> Path:
+    """Make a folder to receive into. It stays until the end of the run.
+
+    ext4 takes no inode that was freed in the last seconds, and looks at each of them before it gives another:
+    who receives after somebody has deleted would be charged with that.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix="received-", dir=folder))
+
+
 class StoreScp:
     """A storescp that writes what it gets into `folder`."""
 
     def __init__(self, folder: Path, tuning: Tuning, *options: str, port: int = 0) -> None:
         self.port = port or free_port()
-        self.received = folder / "received"
-        shutil.rmtree(self.received, ignore_errors=True)
-        self.received.mkdir(parents=True)
+        self.received = new_folder(folder)
         command: list[str | Path] = [
             find_program("storescp") or "storescp", *tuning.receive, *options, "-od", self.received, str(self.port),
         ]  # fmt: skip

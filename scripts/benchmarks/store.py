@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import time
 from typing import TYPE_CHECKING, Self
 
 from scripts.benchmarks import dcmtk, workers
+from scripts.benchmarks.dcmtk import new_folder
 from scripts.benchmarks.measure import OURS, Contender, Line, Reading, Target, in_turn, median
 from scripts.benchmarks.processes import cpu_seconds, cpu_seconds_of_children
 from tests.peers import Process, free_port
@@ -97,9 +97,7 @@ class Receiver:
 
     def __init__(self, folder: Path, StudyInstanceUID: str) -> None:
         self.port = free_port()
-        self._received = folder / "received"
-        shutil.rmtree(self._received, ignore_errors=True)
-        self._received.mkdir()
+        self._received = new_folder(folder)
         command = workers.command("receive", self._received, StudyInstanceUID, self.port)
         self.process = Process(command, folder / "receiver.log")
 
