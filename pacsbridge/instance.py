@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pydicom.filereader import read_dataset
 
 from pacsbridge.elements import Malformed, split
-from pacsbridge.part10 import Part10, Wanted, uid_of
+from pacsbridge.part10 import Beginning, NotThere, OpenFile, Part10, Wanted, uid_of
 from pacsbridge.records import RECORD_KEYS, RECORD_TYPES, tag_of, vr_of
 
 if TYPE_CHECKING:
@@ -115,11 +115,22 @@ def read_instance(path: Path) -> Instance:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _read(str(path), Part10(descriptor))
+        return _read(str(path), Part10(OpenFile(descriptor)))
     except Malformed as problem:
         raise InvalidInstance(f"not a usable DICOM Part 10 file: it {problem}") from problem
     finally:
         os.close(descriptor)
+
+
+def read_beginning(path: Path, data: bytes) -> Instance | None:
+    """Read the same from the first `HEAD_LENGTH` bytes of a file that is still being written.
+
+    `size` is 0 then. None where they don't tell, or tell that something is wrong: `read_instance` will say what.
+    """
+    try:
+        return _read(str(path), Part10(Beginning(data)))
+    except (Malformed, NotThere):
+        return None
 
 
 def _read(path: str, file: Part10) -> Instance:

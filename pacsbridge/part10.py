@@ -114,24 +114,29 @@ class Meta:
     TransferSyntaxUID: str
 
 
+class NotThere(Exception):
+    """More of a file is needed than its `Beginning` holds."""
+
+
 class Part10:
-    """An open Part 10 file; `meta` is read when it is made.
+    """A Part 10 file; `meta` is read when it is made.
 
     Parameters
     ----------
-    descriptor
-        A file that is open for reading. It stays open.
+    source
+        An `OpenFile`, or the `Beginning` of one.
 
     Raises
     ------
     Malformed
         It is no Part 10 file, or lacks a UID.
+    NotThere
+        Its beginning doesn't tell.
     OSError
         It can't be read.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        source = _File(descriptor, os.fstat(descriptor).st_size)
+    def __init__(self, source: Source) -> None:
         self.size = source.size
         buffer = source.read(0, HEAD_LENGTH)
         start = PREAMBLE_LENGTH + len(PREFIX)
@@ -179,30 +184,61 @@ def uid_of(found: Mapping[int, bytes], tag: int, name: str) -> str:
     return uid.decode("ascii")
 
 
-class _Source(Protocol):
+class Source(Protocol):
     """Bytes that can be read anywhere; `size` is right at the latest when a read came back short."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """How many there are."""
 
-    def read(self, offset: int, length: int) -> bytes: ...
+    def read(self, offset: int, length: int) -> bytes:
+        """Read somewhere, less than asked for at the end."""
+
+
+class OpenFile:
+    """The bytes of a file that is open for reading; it stays open."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read somewhere."""
+        return os.pread(self.descriptor, length, offset)
 
 
 @dataclass(frozen=True, slots=True)
-class _File:
-    """The bytes of an open file."""
+class Beginning:
+    """The first bytes of a file whose rest is still to come.
 
-    descriptor: int
-    size: int
+    Parameters
+    ----------
+    data
+        At least `HEAD_LENGTH` of them, or the head is not looked for.
+    size
+        Any number: the real one is not known yet.
+    """
+
+    data: bytes
+    size: int = 0
 
     def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self.descriptor, length, offset)
+        """Give bytes that are there.
+
+        Raises
+        ------
+        NotThere
+            They are not.
+        """
+        if offset + length > len(self.data):
+            raise NotThere
+        return self.data[offset : offset + length]
 
 
 class _Inflated:
     """The bytes of a deflated data set (PS3.5 A.5), inflated as far as they are asked for."""
 
-    def __init__(self, source: _Source, offset: int) -> None:
+    def __init__(self, source: Source, offset: int) -> None:
         self.source = source
         self.offset = offset
         self.inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -234,7 +270,7 @@ class _Window:
 
     __slots__ = ("at", "base", "buffer", "source")
 
-    def __init__(self, source: _Source, buffer: bytes, base: int, at: int = 0) -> None:
+    def __init__(self, source: Source, buffer: bytes, base: int, at: int = 0) -> None:
         self.source = source
         self.buffer = buffer
         self.base = base

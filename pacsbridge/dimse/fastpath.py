@@ -99,7 +99,7 @@ class Receiver:
         on_answer: Callable[[Status], None],
         on_silence: Callable[[float, bool], None],
     ) -> None:
-        self._wire = Wire(connection, BUFFER_BYTES, self._silent)
+        self._wire = Wire(connection, BUFFER_BYTES + _HEAD_BYTES, self._silent)
         self._contexts = contexts
         self._announced_length = announced_length
         self._maximum_length = maximum_length or _UNLIMITED
@@ -107,6 +107,8 @@ class Receiver:
         self._on_answer = on_answer
         self._on_silence = on_silence
         self._in_pdu = False
+        #: What was read of the next PDU.
+        self._ahead = b""
         # The message that is arriving: its context, its command set as far as it came, then its sink.
         self._context_id = 0
         self._command_bytes = bytearray()
@@ -130,16 +132,14 @@ class Receiver:
         """
         try:
             while True:
-                # A P-DATA-TF has at least one PDV, so that both heads can be read at once; what is shorter is
-                # something else, and complete.
-                head = self._wire.read_some(_HEAD_BYTES, PDU_HEADER.size)
+                head = self._read_head()
                 kind, length = PDU_HEADER.unpack_from(head)
                 if kind != _P_DATA_TF:
-                    return bytes(head)
+                    return head
                 if not FRAGMENT_OFFSET <= length <= self._announced_length:
                     raise InvalidMessage("a PDU with a length that was not agreed on")
                 self._in_pdu = True
-                self._read_pdu(bytes(head), length)
+                self._read_pdu(head, length)
                 self._in_pdu = False
         finally:
             if self._sink is not None:
@@ -148,6 +148,16 @@ class Receiver:
     def _silent(self, seconds: float) -> None:
         in_message = self._in_pdu or self._sink is not None or bool(self._command_bytes)
         self._on_silence(seconds, in_message)
+
+    def _read_head(self) -> bytes:
+        """Read the head of a PDU and of its first PDV, which every P-DATA-TF has.
+
+        What is shorter than both is something else, and complete.
+        """
+        head, self._ahead = self._ahead, b""
+        if len(head) < PDU_HEADER.size:
+            head += self._wire.read_some(_HEAD_BYTES - len(head), PDU_HEADER.size - len(head))
+        return head
 
     def _read_pdu(self, head: bytes, length: int) -> None:
         """Walk the PDVs of a P-DATA-TF with a body of `length` bytes, of whose head the beginning is read."""
@@ -161,7 +171,7 @@ class Receiver:
             if control & _COMMAND:
                 self._read_command(context_id, control, pdv_length - PDV_OVERHEAD)
             else:
-                self._read_data_set(context_id, control, pdv_length - PDV_OVERHEAD)
+                self._read_data_set(context_id, control, pdv_length - PDV_OVERHEAD, ends_pdu=not length)
             if not length:
                 return
             if length < PDV_HEADER.size:
@@ -184,15 +194,19 @@ class Receiver:
             self._command_bytes = bytearray()
             self._begin(command)
 
-    def _read_data_set(self, context_id: int, control: int, length: int) -> None:
+    def _read_data_set(self, context_id: int, control: int, length: int, *, ends_pdu: bool) -> None:
         if self._sink is None or self._command is None or self._command_bytes:
             raise InvalidMessage("a data set without a command")
         if context_id != self._context_id:
             raise InvalidMessage("a data set in another presentation context than its command")
-        while length:
-            piece = self._wire.read(min(length, BUFFER_BYTES))
+        while length > BUFFER_BYTES:
+            self._sink.write(self._wire.read(BUFFER_BYTES))
+            length -= BUFFER_BYTES
+        if length:
+            # In the middle of a data set, another PDU follows: its head comes with the same system call.
+            ahead = _HEAD_BYTES if ends_pdu and not control & _LAST else 0
+            piece, self._ahead = self._wire.read_ahead(length, ahead)
             self._sink.write(piece)
-            length -= len(piece)
         if control & _LAST:
             command, sink, self._command, self._sink = self._command, self._sink, None, None
             self._answer_store(command, sink.finish())

@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -19,7 +20,8 @@ from pacsbridge.dimse.filemeta import encode_file_meta
 from pacsbridge.dimse.identity import HEAD_BYTES, read_identity
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import SpoolFull
-from pacsbridge.instance import Instance, InvalidInstance, read_instance
+from pacsbridge.instance import Instance, InvalidInstance, read_beginning, read_instance
+from pacsbridge.part10 import HEAD_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -254,6 +256,7 @@ class Incoming:
         # Held while the file is touched, so that close() knows that nobody writes.
         self._lock = threading.Lock()
         self._fd = -1
+        self._instance: Instance | None = None
         self._head = bytearray()
         self._claimed = 0
         self._arrived = 0
@@ -347,35 +350,39 @@ class Incoming:
         elif inbox.has(self._SOPInstanceUID):
             self._drop_repeated()
         else:
-            self._open()
-            self._append(head)
+            self._begin_file(head)
         self._head = bytearray()
         return True
 
-    def _open(self) -> None:
+    def _begin_file(self, head: bytes | bytearray | memoryview) -> None:
+        meta = encode_file_meta(
+            SOPClassUID=self._SOPClassUID,
+            SOPInstanceUID=self._SOPInstanceUID,
+            TransferSyntaxUID=self._TransferSyntaxUID,
+            SourceApplicationEntityTitle=self._SourceApplicationEntityTitle,
+        )
         self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._created = True
-        self._append(
-            encode_file_meta(
-                SOPClassUID=self._SOPClassUID,
-                SOPInstanceUID=self._SOPInstanceUID,
-                TransferSyntaxUID=self._TransferSyntaxUID,
-                SourceApplicationEntityTitle=self._SourceApplicationEntityTitle,
-            )
-        )
+        self._append(meta, head)
+        # Now, while the sender is busy with the rest, and not when it waits for an answer.
+        self._instance = read_beginning(self._path, b"".join((meta, head[: HEAD_LENGTH - len(meta)])))
 
-    def _append(self, data: bytes | bytearray | memoryview) -> None:
-        self._inbox._claim(len(data))  # noqa: SLF001
-        self._claimed += len(data)
-        written = os.write(self._fd, data)
-        while written < len(data):
-            written += os.write(self._fd, memoryview(data)[written:])
+    def _append(self, *parts: bytes | bytearray | memoryview) -> None:
+        count = sum(map(len, parts))
+        self._inbox._claim(count)  # noqa: SLF001
+        self._claimed += count
+        written = os.writev(self._fd, parts)
+        if written < count:
+            left = memoryview(b"".join(parts))[written:]
+            while left:
+                left = left[os.write(self._fd, left) :]
 
     def _store(self) -> Instance | None:
         fd, self._fd = self._fd, -1
         os.close(fd)
         try:
-            instance = read_instance(self._path)
+            begun = self._instance
+            instance = replace(begun, size=self._claimed) if begun else read_instance(self._path)
         except InvalidInstance:
             self._fail(Status.CANNOT_UNDERSTAND)
             return None

@@ -91,7 +91,7 @@ class Wire:
     connection
         The connected socket.
     size
-        The length of the buffer in bytes: the most that `read` returns.
+        The length of the buffer in bytes: the most that is read at once.
     on_silence
         Called about twice a second while nothing moves, with the seconds since something did; raises to give
         up.
@@ -113,6 +113,18 @@ class Wire:
         view = self._view[:count]
         self._fill(view, count, socket.MSG_WAITALL)
         return view
+
+    def read_ahead(self, count: int, ahead: int) -> tuple[memoryview, bytes]:
+        """Read exactly `count` bytes, and at most `ahead` of those behind them, which come with the same call.
+
+        Raises
+        ------
+        ConnectionEnded
+            They did not come.
+        """
+        view = self._view[: count + ahead]
+        have = self._fill(view, count, socket.MSG_WAITALL)
+        return view[:count], bytes(view[count:have])
 
     def read_some(self, most: int, least: int) -> memoryview:
         """Read what is there, at least `least` and at most `most` bytes; good until the next read.

@@ -23,10 +23,14 @@ from pacsbridge.dimse import inbox as inbox_module
 from pacsbridge.dimse.inbox import Inbox, Incoming, Sink
 from pacsbridge.dimse.status import Status
 from pacsbridge.errors import SpoolFull
+from pacsbridge.instance import InvalidInstance, read_instance
 from pacsbridge.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from tests.dimse.support import Sample, encode
+from tests.samples import real_files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pacsbridge.instance import Instance
 
 
@@ -73,6 +77,37 @@ def test_stores_the_bytes_as_they_came(tmp_path: Path, step: int, TransferSyntax
     assert whole.endswith(sample.encoded(TransferSyntaxUID))
     assert instance.size == len(whole)
     assert inbox.bytes_received == len(sample.encoded(TransferSyntaxUID))
+
+
+@pytest.mark.parametrize("step", [500, 16_372, 131_060])
+def test_what_is_read_while_it_arrives_is_what_the_file_says(tmp_path: Path, step: int) -> None:
+    early = 0
+    for number, path in enumerate(real_files()):
+        try:
+            theirs = read_instance(path)
+        except InvalidInstance:
+            continue
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        inbox = Inbox(folder, [theirs.StudyInstanceUID])
+        sink = inbox.receive(
+            SOPClassUID=theirs.SOPClassUID,
+            SOPInstanceUID=theirs.SOPInstanceUID,
+            TransferSyntaxUID=theirs.TransferSyntaxUID,
+            SourceApplicationEntityTitle="PACS",
+        )
+        data = path.read_bytes()
+        data = data[data.index(b"DICM") + 4 :]
+        data = data[12 + int.from_bytes(data[8:12], "little") :]
+        for start in range(0, len(data), step):
+            sink.write(data[start : start + step])
+        early += isinstance(sink, Incoming) and sink._instance is not None
+        if sink.finish() is not Status.SUCCESS:
+            continue  # its data set has other UIDs than its File Meta Information, or none
+        [ours] = inbox.instances
+        assert ours == read_instance(Path(ours.path)), path.name
+        assert (ours.attributes, ours.common) == (theirs.attributes, theirs.common), path.name
+    assert early > 50 or step == 500  # what comes in crumbs is read in the end
 
 
 def test_writes_its_own_file_meta(tmp_path: Path) -> None:
@@ -274,7 +309,7 @@ def test_a_disk_that_fails(
     def write(_fd: int, _data: bytes) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("pacsbridge.dimse.inbox.os.write", write)
+    monkeypatch.setattr("pacsbridge.dimse.inbox.os.writev", write)
     sink.write(data[50_000:])
     assert sink.finish() == status
     assert isinstance(inbox.error, SpoolFull)
@@ -285,6 +320,7 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     sample = Sample()
     inbox = Inbox(tmp_path, [sample.StudyInstanceUID])
     real = os.write
+    monkeypatch.setattr("pacsbridge.dimse.inbox.os.writev", lambda fd, parts: real(fd, b"".join(parts)[:333]))
     monkeypatch.setattr("pacsbridge.dimse.inbox.os.write", lambda fd, data: real(fd, data[:333]))
     assert store(inbox, sample) == Status.SUCCESS
     assert (tmp_path / inbox.instances[0].path).read_bytes().endswith(sample.encoded())
@@ -324,14 +360,14 @@ def test_close_waits_for_the_write_in_flight(tmp_path: Path, monkeypatch: pytest
     sample = Sample()
     inbox = Inbox(tmp_path, [sample.StudyInstanceUID])
     writing, go_on = threading.Event(), threading.Event()
-    real = os.write
+    real = os.writev
 
-    def slow(fd: int, data: bytes) -> int:
+    def slow(fd: int, parts: Sequence[bytes]) -> int:
         writing.set()
         go_on.wait(10)
-        return real(fd, data)
+        return real(fd, parts)
 
-    monkeypatch.setattr("pacsbridge.dimse.inbox.os.write", slow)
+    monkeypatch.setattr("pacsbridge.dimse.inbox.os.writev", slow)
     sink = receive(inbox, sample)
     writer = threading.Thread(target=sink.write, args=(sample.encoded(),))
     writer.start()
