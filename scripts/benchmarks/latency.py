@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from scripts.benchmarks import dcmtk, stand_in
 from scripts.benchmarks.load import Running
 from scripts.benchmarks.measure import Line, Reading, Target, tell
-from scripts.benchmarks.proxies import proxying_service, running_stand_in
+from scripts.benchmarks.proxies import proxying_service, running_nginx, running_stand_in
+from tests.peers import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,22 +48,37 @@ def measure(bench: Bench) -> Iterator[Line]:
             ("/api/health", "/api/health", ""),
             ("a small proxied request", "/dicomWeb" + stand_in.SMALL_PATH, token),
         ):
-            yield _measure(bench, service, name, path, bearer)
+            yield _measure(bench, service, name, Probe(service.port, path, bearer))
+        if find_program("nginx"):
+            nginx = stack.enter_context(running_nginx(bench, upstream))
+            name = "nginx passing the same request on, on the same machine"
+            yield replace(_measure(bench, service, name, Probe(nginx.port, stand_in.SMALL_PATH)), target=None)
 
 
-def _measure(bench: Bench, service: Service, name: str, path: str, token: str) -> Line:
+@dataclass(frozen=True)
+class Probe:
+    """What is asked for, one request after the other."""
+
+    port: int
+    path: str
+    token: str = ""
+
+
+def _measure(bench: Bench, service: Service, name: str, probe: Probe) -> Line:
     seconds = _QUICK_SECONDS if bench.quick else _SECONDS
 
-    def probe() -> Load:
-        return Running(service.port, path, token, connections=1, seconds=seconds, pause=_PAUSE_SECONDS).wait()
+    def ask() -> Load:
+        return Running(
+            probe.port, probe.path, probe.token, connections=1, seconds=seconds, pause=_PAUSE_SECONDS
+        ).wait()
 
     idle: list[Reading] = []
     busy: list[Reading] = []
-    probe()  # what is made at the first request is not what is measured
+    ask()  # what is made at the first request is not what is measured
     for _ in range(bench.rounds):
-        idle.append(Reading(probe().p99 * _MILLISECONDS))
+        idle.append(Reading(ask().p99 * _MILLISECONDS))
         with _Discs(service, seconds):
-            busy.append(Reading(probe().p99 * _MILLISECONDS))
+            busy.append(Reading(ask().p99 * _MILLISECONDS))
         tell(f"{name}: p99 {idle[-1].value:.1f} ms idle, {busy[-1].value:.1f} ms busy")
     work = f"p99 of {name} while two CT discs are made and read"
     return Line("P9", work, "ms", tuple(busy), _TARGET, "idle", tuple(idle))

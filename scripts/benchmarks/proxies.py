@@ -58,7 +58,7 @@ _WORKS = (
 
 
 @dataclass(frozen=True)
-class _Proxy:
+class Proxy:
     """A running proxy."""
 
     pid: int
@@ -72,17 +72,17 @@ def measure(bench: Bench) -> Iterator[Line]:
     with ExitStack() as stack:
         upstream = stack.enter_context(running_stand_in(bench))
         service, token = stack.enter_context(proxying_service(bench, upstream))
-        proxies = {OURS: _Proxy(service.pid, service.port, _PREFIX, token)}
+        proxies = {OURS: Proxy(service.pid, service.port, _PREFIX, token)}
         if find_program("go"):
             proxies[_GO] = stack.enter_context(_go(bench, upstream))
             proxies[_TUNED_GO] = stack.enter_context(_go(bench, upstream, _IDLE_CONNECTIONS))
         if find_program("nginx"):
-            proxies[_NGINX] = stack.enter_context(_nginx(bench, upstream))
+            proxies[_NGINX] = stack.enter_context(running_nginx(bench, upstream))
         for work in _WORKS:
             yield from _measure(bench, work, proxies)
 
 
-def _measure(bench: Bench, work: _Work, proxies: dict[str, _Proxy]) -> Iterator[Line]:
+def _measure(bench: Bench, work: _Work, proxies: dict[str, Proxy]) -> Iterator[Line]:
     seconds = _QUICK_SECONDS if bench.quick else _SECONDS
     throughput: dict[str, list[Reading]] = {name: [] for name in proxies}
 
@@ -140,7 +140,7 @@ def proxying_service(bench: Bench, upstream: int, **sections: Any) -> Iterator[t
 
 
 @contextmanager
-def _go(bench: Bench, upstream: int, *connections: str) -> Iterator[_Proxy]:
+def _go(bench: Bench, upstream: int, *connections: str) -> Iterator[Proxy]:
     folder, port = bench.folder("go"), free_port()
     binary = folder / "proxy"
     if not binary.exists():
@@ -150,7 +150,8 @@ def _go(bench: Bench, upstream: int, *connections: str) -> Iterator[_Proxy]:
 
 
 @contextmanager
-def _nginx(bench: Bench, upstream: int) -> Iterator[_Proxy]:
+def running_nginx(bench: Bench, upstream: int) -> Iterator[Proxy]:
+    """Run nginx before the upstream server."""
     folder, port = bench.folder("nginx"), free_port()
     config = folder / "nginx.conf"
     text = (_PEERS / "nginx.conf").read_text()
@@ -163,10 +164,10 @@ def _nginx(bench: Bench, upstream: int) -> Iterator[_Proxy]:
 
 def _running(
     command: list[str | Path], folder: Path, port: int, environment: dict[str, str]
-) -> Iterator[_Proxy]:
+) -> Iterator[Proxy]:
     process = Process(command, folder / "log", environment).start()
     try:
         process.wait_until_listening(port)
-        yield _Proxy(process.pid, port)
+        yield Proxy(process.pid, port)
     finally:
         process.kill()
