@@ -15,7 +15,7 @@ import asyncio
 import re
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 
@@ -163,7 +163,7 @@ class _Exchange:
     done: asyncio.Future[object]
     began: float
     pending: Pending | None = None
-    relaying: asyncio.Task[None] | None = None
+    relaying: asyncio.Task[int | str] | None = None
 
 
 class ShortWay:
@@ -299,7 +299,10 @@ class ShortWay:
                 self._pass_whole(exchange, transport, answer, rewrite=json)
                 return
             if not json and "content-length" in answer.headers:
-                exchange.relaying = asyncio.create_task(self._relay(exchange, transport, answer))
+                relaying = asyncio.create_task(self._relay(exchange, transport, answer))
+                # Not in the task itself: one that is cancelled before its first step does nothing.
+                relaying.add_done_callback(partial(self._relayed, exchange, answer))
+                exchange.relaying = relaying
                 return
         self._hand_over(exchange, answer)
 
@@ -317,24 +320,25 @@ class ShortWay:
         transport.write(b"%b%b" % (self._head(exchange, status, headers), body))
         self._end(exchange, status)
 
-    async def _relay(self, exchange: _Exchange, transport: asyncio.Transport, answer: Answer) -> None:
+    async def _relay(self, exchange: _Exchange, transport: asyncio.Transport, answer: Answer) -> int | str:
         """Pass on a body whose length is known, as it comes; one that breaks off breaks the connection."""
         patience = self._services.config.server.write_timeout_seconds
-        status: int | str = "client left"
         try:
             async with cutting_off(transport):
                 head = self._head(exchange, answer.status, for_client(answer.headers))
                 transport.write(answer.begin_with(head))
                 await answer.relay(transport, lambda: drained(transport, self._connection.drain, patience))
-            status = answer.status
         except (UpstreamError, TimeoutError, ConnectionError):
-            status = "broken off"
+            return "broken off"
         except Exception:
             log.exception("an image could not be passed on")
             transport.abort()
-        finally:
-            answer.close()
-            self._end(exchange, status)
+            return "broken off"
+        return answer.status
+
+    def _relayed(self, exchange: _Exchange, answer: Answer, relaying: asyncio.Task[int | str]) -> None:
+        answer.close()
+        self._end(exchange, "client left" if relaying.cancelled() else relaying.result())
 
     def _head(self, exchange: _Exchange, status: int, headers: dict[str, str]) -> bytes:
         block = exchange.block

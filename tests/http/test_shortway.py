@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import random
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -364,6 +365,36 @@ async def test_a_client_that_leaves_ends_it_upstream_and_is_recorded(
         ]
         assert rows[-2:] == [("read a study", "ok"), ("read a study", "failed")]
         assert viewing.proxy.upstream._pool.busy == 0
+    assert seen.begun == 1
+
+
+async def test_a_client_that_leaves_as_the_body_begins_leaves_nothing_behind(
+    tmp_path: Path, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that would pass the body on is cancelled before its first step."""
+    answered = ShortWay._answered
+
+    def lose(way: ShortWay, *arguments: Any) -> None:
+        answered(way, *arguments)
+        if way.is_busy and way._connection.transport is not None:
+            way._connection.transport.abort()
+            way.lost()
+
+    monkeypatch.setattr(ShortWay, "_answered", lose)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(answer(PIECE, "Content-Type: image/jpeg"))
+
+    async with before(script, tmp_path) as (viewing, upstream, token):
+        reader, writer = await asyncio.open_connection(HOST, viewing.port)
+        writer.write(request("GET", f"/dicomWeb{FRAME}", token))
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        async with asyncio.timeout(5):
+            while upstream.open:
+                await asyncio.sleep(0.01)
+        assert viewing.proxy.upstream._pool.busy == 0
+        writer.close()
     assert seen.begun == 1
 
 
