@@ -268,7 +268,8 @@ def test_sends_to_storescp(publisher: Callable[..., StoreScp], keys: Keys, paths
     assert received == {dcmread(path).SOPInstanceUID: dcmread(path).PixelData for path in paths}
 
 
-@pytest.mark.parametrize(
+#: The peer's certificate, what our configuration has beside it, and what the message has to say.
+BAD_CERTIFICATES = pytest.mark.parametrize(
     ("theirs", "values", "words"),
     [
         ("strange", {}, "unable to get local issuer"),
@@ -278,6 +279,9 @@ def test_sends_to_storescp(publisher: Callable[..., StoreScp], keys: Keys, paths
     ],
     ids=["another authority", "expired", "another host", "none of ours"],
 )
+
+
+@BAD_CERTIFICATES
 def test_a_certificate_that_will_not_do_is_named(
     theirs: str,
     values: dict[str, Any],
@@ -358,16 +362,7 @@ def refusals(port: int, tls: ClientTls | None) -> list[PacsError]:
     return [query.value, move.value.error]
 
 
-@pytest.mark.parametrize(
-    ("theirs", "values", "words"),
-    [
-        ("strange", {}, "unable to get local issuer"),
-        ("expired", {}, "expired"),
-        ("elsewhere", {}, "not valid for '127.0.0.1'"),
-        ("theirs", {"certificate_path": "", "key_path": ""}, "our certificate"),
-    ],
-    ids=["another authority", "expired", "another host", "none of ours"],
-)
+@BAD_CERTIFICATES
 def test_what_is_wrong_at_the_pacs_is_named(
     theirs: str, values: dict[str, Any], words: str, publisher: Callable[..., StoreScp], keys: Keys
 ) -> None:
